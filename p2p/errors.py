@@ -1,0 +1,18 @@
+"""What can go wrong in `p2p` that a caller may want to catch.
+
+P2PError
+├── UnknownPeer     you named a peer that is not a neighbour
+└── WireError       bytes that are not a message; never leaves `receive`
+"""
+
+
+class P2PError(Exception):
+    """The root of this package's errors."""
+
+
+class UnknownPeer(P2PError, LookupError):
+    """The peer is not a neighbour (any more)."""
+
+
+class WireError(P2PError, ValueError):
+    """Bytes that do not decode to a message; the text says which rule they broke."""

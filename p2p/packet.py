@@ -1,0 +1,32 @@
+"""Bytes on their way to or from a peer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from p2p.peer import Address
+
+MAX_DATAGRAM = 1200  # bytes; the IPv6 minimum MTU of 1280 less headers and room for sealing
+MAX_STREAM = 256 << 20  # bytes; an 8-bit snapshot of 256 M parameters
+
+
+class Channel(Enum):
+    """How a packet travels."""
+
+    DATAGRAM = "datagram"  # best effort, at most MAX_DATAGRAM bytes: UDP
+    STREAM = "stream"  # reliable while both live, at most MAX_STREAM bytes: HTTP over TCP
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One message in its encoded form.
+
+    Outbound, `address` is the destination; inbound, it is where the bytes came from. The port of
+    an inbound stream means nothing (TCP picks it), so whoever answers uses the sender that the
+    message itself names.
+    """
+
+    address: Address
+    data: bytes
+    channel: Channel
