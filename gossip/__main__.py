@@ -1,0 +1,5 @@
+"""`python -m gossip` is `gossip`."""
+
+from gossip.cli import main
+
+main(prog_name="gossip")

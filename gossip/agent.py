@@ -1,0 +1,287 @@
+"""The agent: it owns the public vector `x` and decides whom to exchange it with.
+
+The agent never trains. Its driver hands it progress and takes back the merged model:
+
+    x += parameters - (what `sync` handed out last)      the progress that training made
+    hand out x                                           with all that was merged meanwhile
+
+so merges that arrive while training runs are never lost, and training never waits. After each
+`sync` the agent starts at most one exchange, with the next neighbour in turn, unless the one it
+started before is still under way; it answers others whenever they ask. That one-in-flight rule
+keeps pairwise averaging stable where a message takes longer than a training round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from random import Random
+
+import torch
+from torch import Tensor
+
+from gossip.errors import NotFinite
+from gossip.exchange import (
+    Exchange,
+    ExchangeCompleted,
+    ExchangeConfig,
+    ExchangeEvent,
+    LinkOpened,
+    Receipt,
+)
+from gossip.vector import Layout, first_not_finite
+from p2p import Packet, PayloadReceived, PeerDown, PeerId, PeerUp, Swarm, SwarmEvent, UnknownPeer
+
+KEPT_RECEIPTS = 64  # of links that are down; each holds two halves. A guess.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """How an agent exchanges."""
+
+    exchange: ExchangeConfig = ExchangeConfig()
+    """One setting for all links."""
+
+    adopt_ratio: float = 10.0
+    """A newcomer that has never exchanged takes over a neighbour's model if that has seen more
+    than this many times its own samples. Measured: late joiners without it lose 3 points
+    and more under skew. The value is a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAdopted:
+    """This agent came late and took over a neighbour's model."""
+
+    peer: PeerId
+    samples: int
+
+
+AgentEvent = SwarmEvent | ExchangeEvent | ModelAdopted
+
+
+@dataclass(slots=True)
+class AgentStats:
+    """Plain counters, since the agent was made or restored."""
+
+    exchanges: int = 0
+    bytes_sent: int = 0  # halves of completed exchanges, as encoded
+    bytes_received: int = 0
+    bytes_dense: int = 0  # what the same halves would be in plain float32
+
+
+class Agent:
+    """A machine that learns with others. See `p2p.machine` for the verbs.
+
+    Args:
+        swarm: finds the neighbours and carries the bytes.
+        layout: of the model; peers with another one are refused.
+        parameters: (n,) float32, the model to start from; copied.
+        rng: draws link epochs.
+        samples: how many samples `parameters` has seen, adopted ancestors included.
+        receipts: of earlier links, from `receipts()` of the agent that this one continues.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        layout: Layout,
+        parameters: Tensor,
+        config: AgentConfig,
+        rng: Random,
+        *,
+        samples: int = 0,
+        receipts: Mapping[PeerId, Receipt] | None = None,
+    ) -> None:
+        _refuse_not_finite(layout, parameters)
+        self.swarm = swarm
+        self.layout = layout
+        self.samples = samples
+        self.stats = AgentStats()
+        self._config = config
+        self._rng = rng
+        self._x = parameters.clone()
+        self._handed_out = parameters.clone()
+        self._merged = False  # whether x has moved since it was handed out
+        self._newcomer = not receipts
+        self._receipts: dict[PeerId, Receipt] = dict(receipts or {})
+        self._links: dict[PeerId, Exchange] = {}
+        self._turn = 0
+        self._initiative: Exchange | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """(n,) the public vector; a live view, not to be written to."""
+        return self._x
+
+    @property
+    def links(self) -> Mapping[PeerId, Exchange]:
+        """The exchange with each neighbour, in the order in which the links came up."""
+        return self._links
+
+    def receipts(self) -> dict[PeerId, Receipt]:
+        """What settling the links later needs; belongs into every checkpoint beside `x`."""
+        live = {peer: link.receipt for peer, link in self._links.items() if link.receipt}
+        return self._receipts | live
+
+    # commands ------------------------------------------------------------------------------------
+
+    def sync(self, parameters: Tensor, samples: int, now: float) -> Tensor:
+        """Take in what training made of the model and hand out the merged one.
+
+        Args:
+            parameters: (n,) float32, grown out of what was handed out last.
+            samples: how many samples that took.
+
+        Returns:
+            `parameters` itself if nothing was merged since the last call, so that who trains alone
+            trains exactly as without us; else (n,) the agent's own buffer, valid until the next
+            `sync`; read it, do not write to it.
+
+        Raises:
+            NotFinite: NaN or infinity in `parameters`; nothing has changed. Names the layer.
+        """
+        if parameters.shape != self._x.shape:
+            raise ValueError(
+                f"the model has {self._x.numel()} coordinates, not {tuple(parameters.shape)}"
+            )
+        _refuse_not_finite(self.layout, parameters)
+        if self._merged:
+            self._x.sub_(self._handed_out.sub_(parameters))
+        else:
+            self._x.copy_(parameters)  # adding the difference would round: alone means untouched
+        self._handed_out.copy_(self._x)
+        merged, self._merged = self._merged, False
+        self.samples += samples
+        self._exchange_with_next(now)
+        return self._handed_out if merged else parameters
+
+    def leave(self, now: float) -> list[AgentEvent]:
+        """Say goodbye to the swarm; send what `poll_transmit` then gives."""
+        return self._follow(self.swarm.leave(now), now)
+
+    # the verbs -----------------------------------------------------------------------------------
+
+    def receive(self, packet: Packet, now: float) -> list[AgentEvent]:
+        """Take a packet from the network. Never raises on a peer's bytes."""
+        return self._follow(self.swarm.receive(packet, now), now)
+
+    def handle_timeout(self, now: float) -> list[AgentEvent]:
+        """Do what is due. Calling early does nothing."""
+        events = self._follow(self.swarm.handle_timeout(now), now)
+        for link in list(self._links.values()):
+            if link.next_timeout() <= now:
+                events += link.handle_timeout(now)
+                self._send(link, now)
+        return events
+
+    def poll_transmit(self) -> Packet | None:
+        """The next packet to send, or None."""
+        return self.swarm.poll_transmit()
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` wants to be called."""
+        due = self.swarm.next_timeout()
+        for link in self._links.values():
+            due = min(due, link.next_timeout())
+        return due
+
+    # links ---------------------------------------------------------------------------------------
+
+    def _follow(self, swarm_events: list[SwarmEvent], now: float) -> list[AgentEvent]:
+        events: list[AgentEvent] = []
+        for event in swarm_events:
+            match event:
+                case PayloadReceived(peer, payload):
+                    link = self._links[peer.id]
+                    events += self._merge(link.receive(payload, self.samples, now))
+                    self._send(link, now)
+                case PeerUp(peer):
+                    receipt = self._receipts.pop(peer.id, None)
+                    link = Exchange(
+                        self.swarm.me.id,
+                        peer,
+                        self._x,
+                        self.layout,
+                        self._config.exchange,
+                        self._rng,
+                        receipt,
+                    )
+                    self._links[peer.id] = link
+                    link.open(self.samples, now)
+                    self._send(link, now)
+                    events.append(event)
+                case PeerDown(peer):
+                    self._drop(self._links.pop(peer.id))
+                    events.append(event)
+                case _:
+                    events.append(event)
+        return events
+
+    def _drop(self, link: Exchange) -> None:
+        if link is self._initiative:
+            self._initiative = None
+        if link.receipt:
+            self._receipts[link.peer.id] = link.receipt
+            while len(self._receipts) > KEPT_RECEIPTS:
+                del self._receipts[next(iter(self._receipts))]
+
+    def _merge(self, happened: list[ExchangeEvent]) -> list[AgentEvent]:
+        events: list[AgentEvent] = []
+        for event in happened:
+            events.append(event)
+            match event:
+                case ExchangeCompleted():
+                    self._merged = True
+                    self._newcomer = False
+                    self.stats.exchanges += 1
+                    self.stats.bytes_sent += event.sent
+                    self.stats.bytes_received += event.received
+                    self.stats.bytes_dense += 4 * self.layout.size
+                case LinkOpened() if self._adopts(event):
+                    self._adopt(event)
+                    events.append(ModelAdopted(event.peer.id, event.samples))
+        return events
+
+    def _adopts(self, opened: LinkOpened) -> bool:
+        return self._newcomer and opened.samples > self._config.adopt_ratio * self.samples
+
+    def _adopt(self, opened: LinkOpened) -> None:
+        reference = self._links[opened.peer.id].reference
+        assert reference is not None
+        self._x.copy_(reference)
+        self.samples += opened.samples
+        self._merged = True
+        self._newcomer = False
+
+    def _exchange_with_next(self, now: float) -> None:
+        if self._initiative is not None and self._initiative.waiting:
+            return
+        links = list(self._links.values())
+        for step in range(len(links)):
+            link = links[(self._turn + step) % len(links)]
+            if link.start(now):
+                self._turn = (self._turn + step + 1) % len(links)
+                self._initiative = link
+                self._send(link, now)
+                return
+
+    def _send(self, link: Exchange, now: float) -> None:
+        while (payload := link.poll_transmit()) is not None:
+            try:
+                self.swarm.send(link.peer.id, payload, now)
+            except UnknownPeer:
+                return  # the swarm has dropped the link; its PeerDown is among the events to come
+
+
+def _refuse_not_finite(layout: Layout, parameters: Tensor) -> None:
+    # One pass: a sum is finite only if every summand is. A sum of finite numbers may overflow,
+    # so the slow way has the last word.
+    if isfinite(float(torch.sum(parameters))):
+        return
+    layer = first_not_finite(layout, parameters)
+    if layer is not None:
+        raise NotFinite(
+            f"the parameters of {layer!r} contain NaN or infinity; lower the learning rate or "
+            "clip gradients. The model was not merged."
+        )

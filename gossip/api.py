@@ -1,0 +1,85 @@
+"""I/O: the node's local API.
+
+JSON over HTTP, on loopback only, for whoever can read the token in the state directory. Its
+address and token stand in `api.json` there (mode 0600), so `gossip status` needs no arguments but
+the directory.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gossip.errors import ConfigError
+from p2p import Address
+
+if TYPE_CHECKING:
+    from gossip.host import Host
+
+FILE = "api.json"
+
+
+class Api:
+    """The listener; use as `async with`. Raises ConfigError if the address is taken."""
+
+    def __init__(self, host: Host, listen: Address) -> None:
+        self._host = host
+        self._listen = listen
+        self._token = secrets.token_urlsafe(24)
+        self.address = listen
+
+    async def __aenter__(self) -> Api:
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get("/api/v1/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._listen.host, self._listen.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(
+                f"cannot open the local API at {self._listen}: {error.strerror}; "
+                "give another --api HOST:PORT"
+            ) from None
+        host, port = self._runner.addresses[0][:2]
+        self.address = Address(host, port)
+        self._write_file()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+        await self._runner.cleanup()
+
+    @property
+    def _file(self) -> Path | None:
+        directory = self._host.config.state_dir
+        return None if directory is None else directory / FILE
+
+    def _write_file(self) -> None:
+        """Replace the file in one step: nobody reads half of it, or an old token."""
+        if self._file is None:
+            return
+        fresh = self._file.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"address": str(self.address), "token": self._token, "pid": os.getpid()}, file)
+        fresh.replace(self._file)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: web.Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+            return web.json_response({"error": "the token in api.json is needed"}, status=401)
+        return await handler(request)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(self._host.status())

@@ -1,0 +1,150 @@
+"""I/O: the command `gossip`.
+
+Results go to stdout, everything else to stderr. Nothing here imports torch before a command needs
+to train, so that `gossip status` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+UNEXPECTED, USAGE, CONFIGURATION, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+def fail(message: object, code: int) -> NoReturn:
+    """Say one line on stderr and exit."""
+    click.echo(f"gossip: {message}", err=True)
+    sys.exit(code)
+
+
+def shard(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, int]:
+    """Read `i/n` with 0 <= i < n."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise click.BadParameter(f"{text!r} is not i/n with 0 <= i < n, for example 0/5")
+    return int(index), int(count)
+
+
+def options(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, str]:
+    """Read `NAME=VALUE` pairs."""
+    pairs = [text.partition("=") for text in texts]
+    for (name, equals, _), text in zip(pairs, texts, strict=True):
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE, for example split=shards")
+    return {name: value for name, _, value in pairs}
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gossip-learning")
+def main() -> None:
+    """Train one model together with peers, without a server."""
+
+
+@main.command()
+@click.argument("target")
+@click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [127.0.0.1:0]")
+@click.option("--join", multiple=True, metavar="H:P", help="A peer to begin with; repeatable.")
+@click.option("--shard", default="0/1", callback=shard, metavar="I/N", help="Which part of the data.")
+@click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For TARGET.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the model.")
+@click.option("--api", metavar="H:P", help="The local API, loopback only.  [a free port]")
+@click.option("--seed", type=int, help="Of the learner.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after this long.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every event.")
+@as_json
+def run(
+    target: str,
+    shard: tuple[int, int],
+    option: dict[str, str],
+    config: Path | None,
+    seconds: float | None,
+    verbose: bool,
+    json_: bool,
+    **settings: Any,
+) -> None:
+    """Run a node that trains TARGET, `file.py:function` or `module:function`.
+
+    \b
+    gossip run models.digits:learner --shard 0/2 --listen 127.0.0.1:7946
+    gossip run models.digits:learner --shard 1/2 --join 127.0.0.1:7946
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s"
+    )
+    settings["join"] = settings["join"] or None
+    from gossip import daemon
+    from gossip.errors import GossipError
+    from p2p import P2PError
+
+    try:
+        outcome = daemon.run(target, shard, option, config, settings, seconds)
+    except daemon.TrainingFailed as error:
+        fail(error, UNEXPECTED)
+    except (GossipError, P2PError) as error:
+        fail(error, CONFIGURATION)
+    if json_:
+        click.echo(json.dumps(outcome.status))
+    if outcome.interrupted:
+        sys.exit(INTERRUPTED)
+
+
+@main.command()
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's.")
+@click.option("--api", metavar="H:P", help="The node's local API.  Token: $GOSSIP_API_TOKEN")
+@as_json
+def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
+    """Ask a running node how it is.
+
+    \b
+    gossip status --state-dir node0
+    """
+    from gossip import client
+
+    if state_dir is None and api is None:
+        raise click.UsageError("say which node: --state-dir DIR or --api H:P")
+    try:
+        found = client.status(state_dir, api)
+    except client.Unreachable as error:
+        fail(error, UNREACHABLE)
+    if json_:
+        click.echo(json.dumps(found))
+    else:
+        client.show(found)
+
+
+@main.command()
+@click.option("--nodes", type=click.IntRange(2, 64), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True)
+@as_json
+def demo(nodes: int, seconds: float, json_: bool) -> None:
+    """Start a swarm on this machine that learns handwritten digits.
+
+    Every node is a process of its own that sees only two of the ten digits (fewer nodes: more), so
+    alone it cannot tell the others apart.
+    """
+    from gossip import demo as swarm
+
+    try:
+        outcome = swarm.run(nodes, seconds)
+    except swarm.DemoFailed as error:
+        fail(error, UNEXPECTED)
+    except KeyboardInterrupt:
+        fail("interrupted; all nodes are stopped", INTERRUPTED)
+    if json_:
+        click.echo(json.dumps(outcome))
+    else:
+        swarm.show(outcome)
+
+

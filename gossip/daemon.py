@@ -1,0 +1,105 @@
+"""I/O: what `gossip run` does between the command line and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gossip import config as settings
+from gossip.agent import AgentEvent, ModelAdopted
+from gossip.config import Config
+from gossip.errors import GossipError
+from gossip.exchange import LinkReset, ModelMismatched
+from gossip.learner import Learner
+from gossip.node import Node
+from gossip.target import build, load
+from p2p import PeerDown, PeerUp, SeedUnreachable
+
+class TrainingFailed(GossipError):
+    """The learner raised; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a node ended."""
+
+    status: dict[str, object]
+    interrupted: bool
+
+
+def run(
+    target: str,
+    shard: tuple[int, int],
+    options: Mapping[str, str],
+    config_file: Path | None,
+    overrides: Mapping[str, Any],
+    seconds: float | None,
+) -> Outcome:
+    """Run a node until `seconds` are over, a signal comes, or training fails."""
+    config = settings.read(config_file, **overrides)
+    torch.set_num_threads(config.threads)
+    learner = build(load(target), *shard, config.seed, options)
+    return asyncio.run(_run(learner, config, seconds))
+
+
+async def _run(learner: Learner, config: Config, seconds: float | None) -> Outcome:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    received: list[signal.Signals] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda number=number: (received.append(number), stop.set()))
+    async with Node(learner, config) as node:
+        say(f"{node.me} is up; local API at {node.api_address}")
+        telling = asyncio.create_task(_tell(node))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait(
+            {stopping, node.finished}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (telling, stopping):
+            task.cancel()
+        failure = node.finished.exception() if node.finished.done() else None
+        await node.rest()
+    if failure is not None:
+        where = "".join(traceback.format_exception(failure)).rstrip()
+        raise TrainingFailed(f"training failed; the model is saved\n{where}")
+    return Outcome(node.status(), signal.SIGINT in received)
+
+
+async def _tell(node: Node) -> None:
+    """Say on stderr what an operator wants to know."""
+    async for event in node.events():
+        line = describe(event)
+        if line is not None:
+            say(line)
+
+
+def describe(event: AgentEvent) -> str | None:
+    """One line for people, or None for what happens all the time."""
+    match event:
+        case PeerUp(peer):
+            return f"linked with {peer}"
+        case PeerDown(peer, reason):
+            return f"lost {peer}: {reason}"
+        case SeedUnreachable(address, attempts):
+            return f"no answer from {address} after {attempts} attempts; still trying"
+        case ModelMismatched(peer, difference):
+            return f"not exchanging with {peer}, its model differs: {difference}"
+        case LinkReset(peer, reason):
+            return f"link with {peer} begins anew: {reason}"
+        case ModelAdopted(peer, samples):
+            return f"took over the model of {peer.short}, which has seen {samples:,} samples"
+        case _:
+            return None
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,453 @@
+"""One link between two agents: a shared reference, and exchanges that happen exactly once.
+
+Both ends of a link hold one identical vector, the reference `r`. Exchange n is two halves:
+
+    i -> j  HALF(n, q_i)    q_i = C(x_i - r)        C keeps the largest coordinates and quantises
+    j -> i  HALF(n, q_j)    q_j = C(x_j - r)
+    each, on holding both:  x_i += (q_j - q_i) / 2  the sum x_i + x_j never changes
+                            r   += (q_i + q_j) / 2  the same arithmetic at both ends, bit for bit
+
+What C drops stays in `x - r` and is sent later (error feedback), so compression costs time, never
+accuracy. The weight 1/2 needs no tuning at any sparsity. Sources: CHOCO-SGD (Koloskova, Stich,
+Jaggi 2019) for compressing differences to a public copy; pairwise averaging as in randomized
+gossip (Boyd et al. 2006); that one reference can serve both directions is our own, measured in
+`benchmarks/consensus.py`.
+
+**Exactly once.** Who starts exchange n keeps a timer and repeats its half, the same bytes, until
+the other half arrives. Who is asked answers at once, and thereby completes. Who has completed n
+and sees HALF(n) again repeats its kept half. Two halves that cross are simply the exchange. So
+one end is ahead of the other by at most one exchange, and only while an answer is on its way.
+
+**Epochs.** Both ends draw a random number for a link; the pair is its epoch, and no number serves
+in two epochs, so whatever a slow network delivers late names an epoch that is over. `Open` agrees
+on a pair in two messages (a third where the first was lost); a stranger's message is answered by
+`Challenge`, which changes nothing, so old copies of an `Open` cannot reset a healthy link. An
+epoch begins with exchange 0, whose only half with content is a dense 8-bit snapshot of the older
+model (more samples; on a tie the lower id): it sets `r` and leaves every `x` alone.
+
+**Settlement.** When an epoch ends while one end is ahead, the sum would have moved by half an
+exchange. Each `Open` therefore says how far its sender got in the last epoch, and the end that is
+ahead takes its last exchange back. Only an end that has left the old epoch sends `Open`, so what
+it says is final. A `Receipt` (what settling needs) is saved with the model and outlives the link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import inf
+from random import Random
+
+from torch import Tensor
+
+from gossip.codec import CodecConfig, Patch, decode, encode
+from gossip.errors import CodecError, LayoutError
+from gossip.messages import DIGEST_SIZE, TABLE, Challenge, Describe, Half, Message, Open
+from gossip.timing import Timing, TimingConfig
+from gossip.vector import Layout
+from p2p import Peer, PeerId, WireError
+
+SNAPSHOT = CodecConfig(density=1.0, bits=8)
+LARGEST = 1e30  # of a received coordinate: far from overflow however many are added up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeConfig:
+    """How one link compresses and repeats."""
+
+    codec: CodecConfig = CodecConfig()
+    """What a difference is compressed to. Measured: the share kept matters most; see
+    `CodecConfig`."""
+
+    digest_every: int = 16
+    """Exchanges between two comparisons of the references. A divergence is a bug or a broken
+    machine, so this bounds harm and costs 0.5 bytes an exchange. A guess."""
+
+    timing: TimingConfig = TimingConfig()
+    """When a half is repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeCompleted:
+    """Both halves are here; the model and the reference have moved."""
+
+    peer: Peer
+    n: int
+    sent: int  # bytes of our half, repetitions not counted
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    """Exchange 0 is done: both ends hold the same reference."""
+
+    peer: Peer
+    samples: int  # how many the peer's model had seen
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReset:
+    """The link begins anew from a snapshot."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMismatched:
+    """The peer's model has another layout than ours; nothing is exchanged with it."""
+
+    peer: Peer
+    difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRejected:
+    """A peer's message made no sense and was dropped; nothing has changed."""
+
+    peer: Peer
+    reason: str
+
+
+ExchangeEvent = ExchangeCompleted | LinkOpened | LinkReset | ModelMismatched | PayloadRejected
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How far a link got: what either end needs to settle it later."""
+
+    epoch: tuple[int, int]  # the numbers of the lower and of the higher id
+    n: int  # the last completed exchange
+    mine: bytes = b""  # the two halves of it
+    theirs: bytes = b""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Our half of the next exchange, on its way."""
+
+    payload: bytes
+    body: bytes
+    patch: Patch
+    since: float
+    repeated: bool = False
+
+
+class Exchange:
+    """One end of a link. Sans-IO, like a machine: payloads and `now` in, payloads and events out.
+
+    Args:
+        me: our id; the lower of the two ids takes the tie-breaks.
+        x: (n,) the agent's public vector; changed in place when an exchange completes.
+        layout: the model's layout; peers of another layout are refused.
+        rng: draws epochs; must be unpredictable to strangers in a real network.
+        receipt: of the last link with this peer, if there was one.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        peer: Peer,
+        x: Tensor,
+        layout: Layout,
+        config: ExchangeConfig,
+        rng: Random,
+        receipt: Receipt | None = None,
+    ) -> None:
+        self.peer = peer
+        self.receipt = receipt
+        self.reference: Tensor | None = None
+        self._lower = me < peer.id
+        self._x = x
+        self._layout = layout
+        self._config = config
+        self._rng = rng
+        self._mine = Open(0, 0, True, layout.hash, 0, ())  # replaced by `open`
+        self._theirs: Open | None = None  # the peer's word on the number that it drew last
+        self._agreed = False  # both ends know the epoch
+        self._refused = False  # the peer's model has another layout
+        self._pending: _Pending | None = None
+        self._kept: bytes | None = None  # our payload of the last completed exchange
+        self._outbox: deque[bytes] = deque()
+        self._timing = Timing(config.timing)
+        self._due = inf
+
+    # commands ------------------------------------------------------------------------------------
+
+    def open(self, samples: int, now: float) -> None:
+        """Begin a new epoch, whatever there was before; `samples` is the age of `x`."""
+        past = (*self.receipt.epoch, self.receipt.n) if self.receipt else ()
+        source = self._rng.getrandbits(63) + 1  # never 0, which means "not known"
+        self._mine = Open(source, 0, True, self._layout.hash, samples, past)
+        self._theirs = None
+        self._agreed = False
+        self._pending = None
+        self._kept = None
+        self.reference = None
+        self._timing.begin()
+        self._ask(now)
+
+    def start(self, now: float) -> bool:
+        """Begin the next exchange; False if the link is not ready or one is under way."""
+        if not self.ready:
+            return False
+        self._pending = self._compress(now)
+        self._transmit(self._pending, now)
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """Whether `start` would start."""
+        return self.reference is not None and self._pending is None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a half of ours is on its way."""
+        return self._pending is not None
+
+    @property
+    def completed(self) -> int:
+        """The last exchange completed in this epoch; -1 before the snapshot."""
+        receipt = self.receipt
+        return receipt.n if self._agreed and receipt and receipt.epoch == self._epoch else -1
+
+    # the verbs -----------------------------------------------------------------------------------
+
+    def receive(self, payload: memoryview, samples: int, now: float) -> list[ExchangeEvent]:
+        """Take what the peer sent; `samples` is the age of `x`. Never raises on a peer's bytes."""
+        try:
+            message, body = TABLE.decode(payload)
+            match message:
+                case Open():
+                    return self._on_open(message, samples, now)
+                case Challenge():
+                    return self._on_challenge(message, samples, now)
+                case Half():
+                    return self._on_half(message, bytes(body), samples, now)
+                case Describe():
+                    return self._on_describe(bytes(body))
+        except (WireError, CodecError, LayoutError) as error:
+            return [PayloadRejected(self.peer, str(error))]
+        raise AssertionError(f"{message!r} is in the table but nothing handles it")
+
+    def handle_timeout(self, now: float) -> list[ExchangeEvent]:
+        """Repeat what was not answered."""
+        if now < self._due:
+            return []
+        self._timing.back_off()
+        if self._pending is not None:
+            self._pending.repeated = True
+            self._transmit(self._pending, now)
+        elif not self._agreed and not self._refused:
+            self._ask(now)
+        else:
+            self._due = inf
+        return []
+
+    def poll_transmit(self) -> bytes | None:
+        """The next payload for the peer, or None."""
+        return self._outbox.popleft() if self._outbox else None
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` wants to be called."""
+        return self._due
+
+    # agreeing on an epoch ------------------------------------------------------------------------
+
+    @property
+    def _epoch(self) -> tuple[int, int]:
+        mine, theirs = self._mine.source, self._theirs.source if self._theirs else 0
+        return (mine, theirs) if self._lower else (theirs, mine)
+
+    def _ask(self, now: float) -> None:
+        """Say our Open and repeat it until the peer's arrives."""
+        self._tell(answer=True)
+        self._due = now + self._timing.delay(0)
+
+    def _tell(self, *, answer: bool) -> None:
+        target = self._theirs.source if self._theirs else 0
+        self._say(replace(self._mine, target=target, answer=answer))
+
+    def _challenge(self, source: int) -> None:
+        self._say(Challenge(self._mine.source, source))
+
+    def _say(self, message: Message, body: bytes = b"") -> None:
+        self._outbox.append(TABLE.encode(message, body))
+
+    def _on_open(self, message: Open, samples: int, now: float) -> list[ExchangeEvent]:
+        if message.layout != self._layout.hash:
+            self._refused = True
+            self._due = inf
+            self._say(Describe(), self._layout.encode())
+            return []
+        self._refused = False
+        known = message.target == self._mine.source
+        if not self._agreed:
+            self._theirs = message
+            if known:
+                return self._agree(now, answer=message.answer)
+            self._ask(now)
+            return []
+        assert self._theirs is not None
+        if message.source == self._theirs.source:
+            if message.answer:
+                self._tell(answer=False)
+            return []
+        if not known:
+            self._challenge(message.source)
+            return []
+        # the peer has a new number and knows ours: it has really begun anew
+        self.open(samples, now)
+        self._theirs = message
+        self._outbox.clear()
+        self._ask(now)
+        return [LinkReset(self.peer, "the peer began anew")]
+
+    def _on_challenge(self, message: Challenge, samples: int, now: float) -> list[ExchangeEvent]:
+        if message.target != self._mine.source:
+            return []
+        if not self._agreed:
+            self._say(replace(self._mine, target=message.source))
+            return []
+        if self._theirs is not None and message.source == self._theirs.source:
+            return []
+        self.open(samples, now)
+        self._outbox.clear()
+        self._say(replace(self._mine, target=message.source))
+        return [LinkReset(self.peer, "the peer is in another epoch")]
+
+    def _agree(self, now: float, *, answer: bool) -> list[ExchangeEvent]:
+        """Both numbers are known: settle the last epoch and begin this one with exchange 0."""
+        assert self._theirs is not None
+        self._agreed = True
+        self._due = inf
+        self._settle(self._theirs.past)
+        if answer:
+            self._tell(answer=False)
+        if self._snapshot_is_ours(self._theirs):
+            body, patch = encode(self._x, SNAPSHOT)
+            self._pending = self._wrap(0, None, body, patch, now)
+            self._transmit(self._pending, now)
+        return []
+
+    def _snapshot_is_ours(self, theirs: Open) -> bool:
+        mine = self._mine.samples
+        return self._lower if mine == theirs.samples else mine > theirs.samples
+
+    def _settle(self, past: tuple[int, ...]) -> None:
+        """Take the last exchange of the last epoch back if the peer did not complete it."""
+        receipt = self.receipt
+        if receipt is None or receipt.n < 1 or past != (*receipt.epoch, receipt.n - 1):
+            return
+        mine, theirs = (decode(half, self._layout.size) for half in (receipt.mine, receipt.theirs))
+        theirs.add_to(self._x, -0.5)
+        mine.add_to(self._x, 0.5)
+        self.receipt = Receipt(receipt.epoch, receipt.n - 1)
+
+    def _on_describe(self, body: bytes) -> list[ExchangeEvent]:
+        theirs = Layout.decode(body)
+        if self._agreed or theirs.hash == self._layout.hash:
+            return []
+        self._refused = True
+        self._due = inf
+        return [ModelMismatched(self.peer, self._layout.difference(theirs))]
+
+    # halves --------------------------------------------------------------------------------------
+
+    def _on_half(
+        self, half: Half, body: bytes, samples: int, now: float
+    ) -> list[ExchangeEvent]:
+        theirs = self._theirs
+        mentioned = (half.source, half.target) == (
+            theirs.source if theirs else 0,
+            self._mine.source,
+        )
+        if not mentioned:
+            self._challenge(half.source)
+            return []
+        if not self._agreed:
+            self._agree(now, answer=False)
+        completed = self.completed
+        if half.n == completed and self._kept is not None:
+            self._outbox.append(self._kept)
+            return []
+        if half.n != completed + 1:
+            return []  # a late copy: the exchange is long over
+        if half.n == 0:
+            return self._complete_snapshot(half, body, now)
+        if half.digest is not None and half.digest != self._digest():
+            self.open(samples, now)
+            return [LinkReset(self.peer, f"the references differ at exchange {half.n}")]
+        return self._complete(half, body, now)
+
+    def _complete_snapshot(self, half: Half, body: bytes, now: float) -> list[ExchangeEvent]:
+        assert self._theirs is not None
+        if self._pending is not None:
+            self.reference = self._pending.patch.dense().to(self._x.dtype)
+            self._measure(self._pending, now)
+        elif self._snapshot_is_ours(self._theirs):
+            return []
+        else:
+            self.reference = self._decode(body).dense().to(self._x.dtype)
+            empty = TABLE.encode(Half(half.target, half.source, 0, None))
+            self._outbox.append(empty)
+            self._kept = empty
+        self._finish(Receipt(self._epoch, 0))
+        return [LinkOpened(self.peer, self._theirs.samples)]
+
+    def _complete(self, half: Half, body: bytes, now: float) -> list[ExchangeEvent]:
+        assert self.reference is not None
+        theirs = self._decode(body)
+        mine = self._pending
+        if mine is None:
+            mine = self._compress(now)
+            self._outbox.append(mine.payload)
+        else:
+            self._measure(mine, now)
+        # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
+        # ends add the lower id's half first. Hence one reference, to the bit.
+        theirs.add_to(self._x, 0.5)
+        mine.patch.add_to(self._x, -0.5)
+        first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)
+        first.add_to(self.reference, 0.5)
+        second.add_to(self.reference, 0.5)
+        self._kept = mine.payload
+        self._finish(Receipt(self._epoch, half.n, mine.body, body))
+        return [ExchangeCompleted(self.peer, half.n, len(mine.body), len(body))]
+
+    def _finish(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        self._pending = None
+        self._due = inf
+        self._timing.begin()
+
+    def _compress(self, now: float) -> _Pending:
+        assert self.reference is not None
+        n = self.completed + 1
+        digest = self._digest() if n % self._config.digest_every == 0 else None
+        body, patch = encode(self._x - self.reference, self._config.codec)
+        return self._wrap(n, digest, body, patch, now)
+
+    def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float) -> _Pending:
+        assert self._theirs is not None
+        half = Half(self._mine.source, self._theirs.source, n, digest)
+        return _Pending(TABLE.encode(half, body), body, patch, now)
+
+    def _decode(self, body: bytes) -> Patch:
+        patch = decode(body, self._layout.size)
+        if patch.values.numel() and float(patch.values.abs().max()) > LARGEST:
+            raise CodecError(f"a difference above {LARGEST:g} is no model's")
+        return patch
+
+    def _transmit(self, pending: _Pending, now: float) -> None:
+        self._outbox.append(pending.payload)
+        self._due = now + self._timing.delay(len(pending.payload))
+
+    def _measure(self, answered: _Pending, now: float) -> None:
+        if not answered.repeated:
+            self._timing.measure(now - answered.since)
+
+    def _digest(self) -> bytes:
+        assert self.reference is not None
+        return sha256(self.reference.numpy()).digest()[:DIGEST_SIZE]

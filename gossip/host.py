@@ -1,0 +1,280 @@
+"""I/O: one agent on real sockets and a real clock.
+
+Everything that touches the agent happens on one event loop, and no verb awaits: a packet, a
+deadline or progress goes in, packets and events come out, one timer is armed anew. Who trains, and
+in which thread, is the business of `Node` and of `join`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from math import isinf
+from pathlib import Path
+from random import Random, SystemRandom
+
+import torch
+from torch import Tensor
+
+from gossip import checkpoint
+from gossip.agent import Agent, AgentEvent
+from gossip.api import Api
+from gossip.config import Config
+from gossip.errors import CheckpointError, ConfigError
+from gossip.exchange import Receipt
+from gossip.vector import Layout
+from p2p import Address, Packet, Peer, PeerId, Swarm
+from p2p.endpoint import Endpoint
+from p2p.identity import Identity, load_or_create, lock
+
+log = logging.getLogger("gossip")
+
+EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
+RESOLVE_AGAIN = 10.0  # seconds; a name that does not resolve now may do so later. A guess.
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Host:
+    """An agent that is reachable. Use as `async with`; leaving says goodbye and saves.
+
+    Args:
+        layout: of the model.
+        parameters: (n,) the model to start from, unless the state directory holds a later one.
+
+    Raises on entering:
+        ConfigError: an address that cannot be used, or not without encryption.
+        CheckpointError: a checkpoint of another model, or none that can be read.
+        P2PError: a port in use, a state directory in use, a broken identity.
+    """
+
+    def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
+        self.config = config
+        self.metrics: dict[str, float] = {}
+        self.restored = False  # the model came from a checkpoint
+        self._layout = layout
+        self._parameters = parameters
+        self._readers: list[asyncio.Queue[AgentEvent]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._started = time.monotonic()
+        self._saving = asyncio.Lock()
+        self._stack = AsyncExitStack()
+
+    # life ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Host:
+        async with AsyncExitStack() as stack:
+            identity = self._identity(stack)
+            listen = await self._loopback(self.config.listen)
+            self.endpoint = Endpoint(self._on_packet)
+            address = await self.endpoint.open(listen)
+            stack.push_async_callback(self.endpoint.close)
+            self.me = Peer(identity.id, address)
+            self.agent = self._agent(identity)
+            api = Api(self, await self._loopback(self.config.api))
+            await stack.enter_async_context(api)
+            self.api_address = api.address
+            for task in (self._join(), self._save_often()):
+                stack.push_async_callback(_cancel, asyncio.create_task(task))
+            stack.push_async_callback(self._leave)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stack.aclose()
+
+    def _identity(self, stack: AsyncExitStack) -> Identity:
+        if self.config.state_dir is None:
+            return Identity.generate()
+        self.config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stack.enter_context(lock(self.config.state_dir))
+        return load_or_create(self.config.state_dir / "identity.key")
+
+    def _agent(self, identity: Identity) -> Agent:
+        x, samples, receipts = self._parameters, 0, {}
+        if self.config.state_dir is not None:
+            saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
+            if saved is not None:
+                x, samples, receipts = _restore(saved, self._layout)
+                self.restored = True
+                if saved.warning:
+                    log.warning("%s", saved.warning)
+        rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
+        swarm = Swarm(self.me, self.config.swarm, rng, incarnation=time.time_ns())
+        return Agent(
+            swarm, self._layout, x, self.config.agent, rng, samples=samples, receipts=receipts
+        )
+
+    async def _leave(self) -> None:
+        self._after(self.agent.leave(self._now()))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await self.save()
+
+    async def _join(self) -> None:
+        """Resolve the seeds' names and join; what does not resolve is tried again."""
+        waiting = [Address.parse(text) for text in self.config.join]
+        while waiting:
+            unresolved = []
+            for seed in waiting:
+                try:
+                    found = await _resolve(seed)
+                except OSError as error:
+                    log.warning("cannot resolve %s: %s; still trying", seed, error)
+                    unresolved.append(seed)
+                else:
+                    self.agent.swarm.join([found], self._now())
+                    self._after([])
+            waiting = unresolved
+            if waiting:
+                await asyncio.sleep(RESOLVE_AGAIN)
+
+    async def _loopback(self, text: str) -> Address:
+        address = await _resolve(Address.parse(text))
+        if not ip_address(address.host).is_loopback:
+            raise ConfigError(
+                f"cannot listen on {text}: traffic is not encrypted yet, so a node stays on "
+                f"loopback; use 127.0.0.1:{address.port}"
+            )
+        return address
+
+    # the driver ----------------------------------------------------------------------------------
+
+    def sync(self, parameters: Tensor, samples: int) -> Tensor:
+        """`Agent.sync`; call it from the event loop."""
+        try:
+            return self.agent.sync(parameters, samples, self._now())
+        finally:
+            self._after([])
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _on_packet(self, packet: Packet) -> None:
+        self._after(self.agent.receive(packet, self._now()))
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        self._after(self.agent.handle_timeout(self._now()))
+
+    def _after(self, events: Iterable[AgentEvent]) -> None:
+        """Tell, send, and arm the one timer."""
+        for event in events:
+            log.info("%s", event)
+            for reader in self._readers:
+                if reader.full():
+                    reader.get_nowait()
+                reader.put_nowait(event)
+        while (packet := self.agent.poll_transmit()) is not None:
+            self.endpoint.send(packet)
+        due = self.agent.next_timeout()
+        if self._alarm is not None:
+            if self._alarm.when() == due:
+                return
+            self._alarm.cancel()
+            self._alarm = None
+        if not isinf(due):
+            self._alarm = asyncio.get_running_loop().call_at(due, self._on_alarm)
+
+    async def events(self) -> AsyncIterator[AgentEvent]:
+        """Everything that happens from now on; a slow reader misses the oldest."""
+        reader: asyncio.Queue[AgentEvent] = asyncio.Queue(EVENTS)
+        self._readers.append(reader)
+        try:
+            while True:
+                yield await reader.get()
+        finally:
+            self._readers.remove(reader)
+
+    # what others want to know ----------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """What `gossip status --json` prints."""
+        agent, traffic = self.agent, self.endpoint.traffic
+        return {
+            "id": str(self.me.id),
+            "address": str(self.me.address),
+            "age_seconds": round(time.monotonic() - self._started, 3),
+            "samples": agent.samples,
+            "exchanges": agent.stats.exchanges,
+            "bytes_sent": traffic.bytes_sent,
+            "bytes_received": traffic.bytes_received,
+            "bytes_dense": agent.stats.bytes_dense,
+            "peers": [
+                {
+                    "id": str(link.peer.id),
+                    "address": str(link.peer.address),
+                    "rtt": round(agent.swarm.rtt(link.peer.id), 6),
+                    "exchanges": max(link.completed, 0),
+                }
+                for link in agent.links.values()
+            ],
+            "metrics": self.metrics,
+        }
+
+    async def save(self) -> None:
+        """Write a checkpoint, if there is a state directory."""
+        if self.config.state_dir is None:
+            return
+        async with self._saving:
+            tensors, metadata = _snapshot(self.agent)
+            path = self.config.state_dir / CHECKPOINT
+            try:
+                await asyncio.to_thread(checkpoint.save, path, tensors, metadata)
+            except OSError as error:
+                log.error("no checkpoint written to %s: %s; learning goes on", path, error)
+
+    async def _save_often(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.checkpoint_every)
+            await self.save()
+
+
+async def _resolve(address: Address) -> Address:
+    found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port)
+    host, port = found[0][4][:2]
+    return Address(str(host), int(port))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _snapshot(agent: Agent) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Everything that an agent needs to continue, copied: training goes on while it is written."""
+    tensors = {"x": agent.x.clone()}
+    receipts = {}
+    for peer, receipt in agent.receipts().items():
+        receipts[str(peer)] = [*receipt.epoch, receipt.n]
+        for name, half in (("mine", receipt.mine), ("theirs", receipt.theirs)):
+            if half:
+                tensors[f"{name}.{peer}"] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
+    return tensors, {
+        "samples": agent.samples,
+        "layout": agent.layout.hash.hex(),
+        "receipts": receipts,
+    }
+
+
+def _restore(
+    saved: checkpoint.Checkpoint, layout: Layout
+) -> tuple[Tensor, int, dict[PeerId, Receipt]]:
+    if saved.metadata["layout"] != layout.hash.hex():
+        raise CheckpointError(
+            f"{saved.path} holds a model of another layout; move it away to start afresh, or give "
+            "another --state-dir"
+        )
+
+    def half(name: str, peer: str) -> bytes:
+        tensor = saved.tensors.get(f"{name}.{peer}")
+        return b"" if tensor is None else tensor.numpy().tobytes()
+
+    receipts = {
+        PeerId.parse(peer): Receipt((low, high), n, half("mine", peer), half("theirs", peer))
+        for peer, (low, high, n) in saved.metadata["receipts"].items()
+    }
+    return saved.tensors["x"], int(saved.metadata["samples"]), receipts

@@ -1,0 +1,257 @@
+"""Your model and your data.
+
+A learner is all that the network knows about machine learning: a vector that it can read and
+replace, a verb that improves it for a while on local data, and a verb that says how good it is.
+Write one yourself, or give `TorchLearner` the usual four things: a model, batches, a loss and an
+optimizer.
+
+Reproducibility. Nothing here draws from the global random generator on its own account: `Batches`
+shuffles with the generator it is given, `evaluate` leaves the global state as it was. What the
+model draws while training (dropout) comes from PyTorch's global generator, as always; with `seed`
+each `train` runs on a stream of its own and leaves the global state as it was. That state belongs
+to the process, so a thread that draws from it at the same time still disturbs the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from gossip.vector import Layout, flatten, layout, load
+
+Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
+OptimizerOf = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+EVALUATION_BATCH = 1024  # samples a forward pass; bounds memory; a guess
+
+
+class Learner(Protocol):
+    """A model with its data; called from one thread at a time."""
+
+    @property
+    def layout(self) -> Layout:
+        """What the parameters mean; peers merge only models of equal layout."""
+        ...
+
+    def parameters(self) -> Tensor:
+        """A copy of the model, (n,) float32 on the CPU."""
+        ...
+
+    def load(self, parameters: Tensor) -> None:
+        """Replace the model by (n,) float32."""
+        ...
+
+    def train(self) -> int:
+        """Train one local round of bounded length; return the number of samples seen."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Say how good the model is now, by name of metric."""
+        ...
+
+
+class Batches:
+    """Mini-batches of two tensors, in a new order on every pass.
+
+    A pass cuts the samples into the fewest batches of at most `batch_size`, of even size: a rest of
+    one sample would be a noisy step, and an error in BatchNorm. Raises ValueError on no samples,
+    on unequal lengths and on a batch size below 1.
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, batch_size: int, generator: torch.Generator
+    ) -> None:
+        if len(inputs) != len(targets):
+            raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets do not pair up")
+        if len(inputs) == 0:
+            raise ValueError("no samples to train on: inputs and targets are empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.inputs = inputs
+        self.targets = targets
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(len(self.inputs), generator=self.generator)
+        for chosen in order.tensor_split(len(self)):
+            yield self.inputs[chosen], self.targets[chosen]
+
+
+def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """SGD with a learning rate of 0.1 and nothing else."""
+    return SGD(parameters, lr=0.1)
+
+
+class TorchLearner:
+    """A learner made of a model, batches, a loss and an optimizer.
+
+    `batches` is iterated again and again: a `DataLoader`, a list of pairs, `Batches`. `optimizer`
+    is one over this model's parameters, or a function that makes one (`torch.optim.Adam`); its
+    state stays here when a merged model is loaded. `steps` is the number of batches in one `train`.
+
+    `evaluate` runs the model on all of `test` and returns the loss and what `metrics(outputs,
+    targets)` returns; by default the accuracy, if the targets are classes. Without `test` it
+    returns nothing. Batches and test samples are moved to the model's device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        loss: Loss,
+        optimizer: Optimizer | OptimizerOf = plain_sgd,
+        *,
+        steps: int = 10,
+        test: Batch | None = None,
+        metrics: Metrics | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        if test is not None and not 0 < len(test[0]) == len(test[1]):
+            raise ValueError(
+                f"the test set needs as many targets as inputs, at least one: "
+                f"it has {len(test[0])} inputs and {len(test[1])} targets"
+            )
+        self.model = model
+        self.batches = batches
+        self.loss = loss
+        self.optimizer = _optimizer_over(model, optimizer)
+        self.steps = steps
+        self.test = test
+        self.metrics = metrics if metrics is not None else class_accuracy
+        self.last_loss: float | None = None  # mean over the batches of the last `train`
+        self._layout = layout(model)
+        self._pass: Iterator[Batch] = iter(())
+        self._seeds = None if seed is None else torch.Generator().manual_seed(seed)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the model, as it was on construction."""
+        return self._layout
+
+    def parameters(self) -> Tensor:
+        """A copy of the model, (n,) float32 on the CPU."""
+        return flatten(self.model)
+
+    def load(self, parameters: Tensor) -> None:
+        """Replace the model's values, in place, by (n,) float32; the optimizer keeps its state."""
+        load(self.model, parameters)
+
+    def train(self) -> int:
+        """Take `steps` optimizer steps; return the number of samples seen.
+
+        Raises ValueError when `batches` has nothing to give.
+        """
+        if self._seeds is None:
+            return self._train()
+        with _private_randomness(self._device()):
+            _seed_generators(self._device(), _draw_seed(self._seeds))
+            return self._train()
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and metrics on the test set; empty without one."""
+        if self.test is None:
+            return {}
+        device = self._device()
+        inputs, targets = self.test
+        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
+            pieces = [self.model(piece.to(device)) for piece in inputs.split(EVALUATION_BATCH)]
+            outputs, targets = torch.cat(pieces), targets.to(device)
+            return {
+                "loss": float(self.loss(outputs, targets)),
+                **{name: float(value) for name, value in self.metrics(outputs, targets).items()},
+            }
+
+    def _train(self) -> int:
+        self.model.train()
+        device = self._device()
+        samples, total = 0, torch.zeros((), device=device)
+        for _ in range(self.steps):
+            inputs, targets = self._next_batch()
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model(inputs.to(device)), targets.to(device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach()
+            samples += len(inputs)
+        self.last_loss = float(total) / self.steps
+        return samples
+
+    def _next_batch(self) -> Batch:
+        batch = next(self._pass, None)
+        if batch is None:
+            self._pass = iter(self.batches)
+            batch = next(self._pass, None)
+        if batch is None:
+            raise ValueError(
+                f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or can "
+                f"be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
+            )
+        return batch
+
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def class_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """The share of right classes, outputs (N, C, ...) against targets (N, ...).
+
+    Empty where the targets are not classes: not integers, or not one dimension less.
+    """
+    if targets.is_floating_point() or outputs.dim() != targets.dim() + 1:
+        return {}
+    return {"accuracy": (outputs.argmax(dim=1) == targets).float().mean().item()}
+
+
+def _optimizer_over(model: nn.Module, optimizer: Optimizer | OptimizerOf) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        return optimizer(model.parameters())
+    updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in updated for p in model.parameters()):
+        raise ValueError(
+            f"this {type(optimizer).__name__} updates none of the model's parameters: "
+            f"make it from model.parameters(), after any copy of the model"
+        )
+    return optimizer
+
+
+@contextmanager
+def _private_randomness(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    # Module by module: model.train() afterwards would thaw what the user has put in eval mode.
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def _seed_generators(device: torch.device, seed: int) -> None:
+    # Not torch.manual_seed, which also seeds every other device, and nobody would restore those.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -1,0 +1,64 @@
+"""What two agents say to each other on a link, and how it is read off the wire.
+
+These messages travel as payloads of the swarm, which has told us already who is speaking. Vectors
+are bodies: they follow the header as they are and never enter msgpack.
+
+A link is named by two random numbers, one drawn by each end. `source` is the sender's and `target`
+the one it believes to be the receiver's (0: not known yet).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2p.wire import Table, binary, integer, optional, row, sequence
+
+NONCE = integer(0, 2**64 - 1)
+COUNT = integer(0, 2**63 - 1)
+HASH_SIZE = 32  # bytes; SHA-256
+DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Let us have a link. Everything but `target` and `answer` is fixed once `source` is drawn."""
+
+    source: int
+    target: int
+    answer: bool  # the sender has not got the receiver's Open yet and wants it
+    layout: bytes  # (32,) hash of the model's layout
+    samples: int  # how many samples the sender's model had seen
+    past: tuple[int, ...]  # the last link's two numbers and its completed exchanges, or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """You speak of a link that I do not know; if you mean it, repeat my number in an Open."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One half of exchange `n`; the body is the compressed difference."""
+
+    source: int
+    target: int
+    n: int
+    digest: bytes | None  # (8,) hash of the reference before this exchange, now and then
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Our models differ; the body is the sender's layout."""
+
+
+Message = Open | Challenge | Half | Describe
+
+TABLE = Table(
+    row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), COUNT, sequence(NONCE, 3)),
+    row(2, Challenge, NONCE, NONCE),
+    row(3, Half, NONCE, NONCE, COUNT, optional(binary(DIGEST_SIZE)), body=True),
+    row(4, Describe, body=True),
+)

@@ -1,0 +1,104 @@
+"""I/O: one agent on real sockets, a real clock and a training thread.
+
+    async with Node(learner, config) as node:
+        async for event in node.events(): ...
+
+The training thread runs one round after another: take over what was merged, train, hand the model
+to the event loop, which syncs it with the agent in between. Merges that arrive during a round wait
+in the agent's vector; training never waits for the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from typing import TypeVar
+
+from torch import Tensor
+
+from gossip.config import Config
+from gossip.errors import NotFinite
+from gossip.host import Host
+from gossip.learner import Learner
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("gossip")
+
+HOPELESS = 5  # rounds in a row that end in NaN before training gives up. A guess.
+
+
+class Node(Host):
+    """A learner on the network.
+
+    `finished` is a task that ends only when training cannot go on, with the learner's exception;
+    the network keeps running until the node is left.
+    """
+
+    finished: asyncio.Task[None]
+
+    def __init__(self, learner: Learner, config: Config | None = None) -> None:
+        super().__init__(learner.layout, learner.parameters(), config or Config())
+        self._learner = learner
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="training")
+
+    async def __aenter__(self) -> Node:
+        await super().__aenter__()
+        self.finished = asyncio.create_task(self._learn())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stop_training()
+        await asyncio.to_thread(self._thread.shutdown)
+        await super().__aexit__(*exception)
+
+    async def rest(self) -> None:
+        """Stop training for good, take over what was merged, and evaluate."""
+        await self._stop_training()
+        await self._in_thread(lambda: self._learner.load(self.agent.x))
+        await self.evaluate()
+
+    async def _stop_training(self) -> None:
+        """Waits for the round under way, which is bounded; its progress is not synced."""
+        self.finished.cancel()
+        await asyncio.wait([self.finished])
+
+    async def evaluate(self) -> dict[str, float]:
+        """Measure the model in use; waits its turn in the training thread."""
+        self.metrics = await self._in_thread(self._learner.evaluate)
+        return self.metrics
+
+    async def _learn(self) -> None:
+        merged: Tensor | None = self.agent.x if self.restored else None
+        evaluated = -inf
+        failures = 0
+        while True:
+            parameters, samples = await self._in_thread(lambda: self._round(merged))
+            try:
+                handed_out = self.sync(parameters, samples)
+            except NotFinite as error:
+                failures += 1
+                if failures == HOPELESS:
+                    raise
+                log.warning("%s Training goes on from the last good model.", error)
+                merged = self.agent.x.clone()
+                continue
+            failures = 0
+            merged = None if handed_out is parameters else handed_out
+            if time.monotonic() >= evaluated + self.config.evaluate_every:
+                await self.evaluate()
+                evaluated = time.monotonic()
+
+    def _round(self, merged: Tensor | None) -> tuple[Tensor, int]:
+        """In the training thread: take over what was merged, train, hand out the result."""
+        if merged is not None:
+            self._learner.load(merged)
+        samples = self._learner.train()
+        return self._learner.parameters(), samples
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

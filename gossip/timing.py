@@ -1,0 +1,56 @@
+"""When to repeat what was not answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingConfig:
+    """How patient a link is."""
+
+    first: float = 0.5
+    """Seconds until the first repetition before anything was measured; afterwards srtt + 4 var as
+    in RFC 6298. A guess that suits loopback and WAN."""
+
+    least: float = 0.1
+    """Seconds; RFC 6298 asks for 1, which stalls a LAN."""
+
+    most: float = 10.0
+    """Seconds. A guess: a link worth keeping answers within it."""
+
+    slowest: float = 1e6
+    """Bytes a second granted to a payload before we call it lost. A guess."""
+
+
+class Timing:
+    """When to repeat: RFC 6298's estimate over whole exchanges, plus time for the bytes."""
+
+    def __init__(self, config: TimingConfig) -> None:
+        self._config = config
+        self._srtt = 0.0
+        self._rttvar = 0.0
+        self._factor = 1.0
+
+    def begin(self) -> None:
+        """Forget past repetitions."""
+        self._factor = 1.0
+
+    def back_off(self) -> None:
+        """Wait twice as long from now on."""
+        self._factor *= 2.0
+
+    def delay(self, size: int) -> float:
+        """Seconds to wait for the answer to `size` bytes."""
+        config = self._config
+        usual = self._srtt + 4 * self._rttvar if self._srtt else config.first
+        usual = max(usual, config.least)
+        return min(usual * self._factor, config.most) + size / config.slowest
+
+    def measure(self, sample: float) -> None:
+        """Learn how long an answer took; only for what was not repeated (Karn's rule)."""
+        if not self._srtt:
+            self._srtt, self._rttvar = sample, sample / 2
+        else:
+            self._rttvar += 0.25 * (abs(self._srtt - sample) - self._rttvar)
+            self._srtt += 0.125 * (sample - self._srtt)
