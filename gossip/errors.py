@@ -1,0 +1,38 @@
+"""What can go wrong in `gossip` that a caller may want to catch.
+
+GossipError
+├── CodecError        bytes that are not a compressed difference; never leaves `receive`
+├── LayoutError       a model that cannot be a vector, or bytes that are not a layout
+├── NotFinite         NaN or infinity in the model
+├── ConfigError       settings that make no sense
+├── TargetError       a learner that cannot be found or made
+└── CheckpointError   a checkpoint that cannot be used
+"""
+
+
+class GossipError(Exception):
+    """The root of this package's errors."""
+
+
+class CodecError(GossipError, ValueError):
+    """Bytes that do not decode to a difference; the text says which rule they broke."""
+
+
+class LayoutError(GossipError, ValueError):
+    """A model that cannot be one float32 vector, or bytes that are not a layout."""
+
+
+class NotFinite(GossipError, ValueError):
+    """NaN or infinity in a model; the text names the layer."""
+
+
+class ConfigError(GossipError, ValueError):
+    """Settings that make no sense; the text names the value and the remedy."""
+
+
+class TargetError(GossipError):
+    """A learner that cannot be found or made; the text names the target and the remedy."""
+
+
+class CheckpointError(GossipError):
+    """A checkpoint that cannot be used; the text names the file and the remedy."""
