@@ -31,7 +31,7 @@ from gossip.exchange import (
     Receipt,
 )
 from gossip.vector import Layout, first_not_finite
-from p2p import Packet, PayloadReceived, PeerDown, PeerId, PeerUp, Swarm, SwarmEvent, UnknownPeer
+from p2p import Packet, PayloadReceived, Peer, PeerDown, PeerId, PeerUp, Swarm, SwarmEvent, UnknownPeer
 
 KEPT_RECEIPTS = 64  # of links that are down; each holds two halves. A guess.
 
@@ -108,6 +108,11 @@ class Agent:
         self._links: dict[PeerId, Exchange] = {}
         self._turn = 0
         self._initiative: Exchange | None = None
+
+    @property
+    def me(self) -> Peer:
+        """Who this is on the network."""
+        return self.swarm.me
 
     @property
     def x(self) -> Tensor:

@@ -38,6 +38,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import inf
 from random import Random
+from struct import pack
 
 from torch import Tensor
 
@@ -260,6 +261,13 @@ class Exchange:
         mine, theirs = self._mine.source, self._theirs.source if self._theirs else 0
         return (mine, theirs) if self._lower else (theirs, mine)
 
+    @property
+    def _tag(self) -> int | None:
+        """How halves name the epoch; None while only one of its numbers is known."""
+        if self._theirs is None:
+            return None
+        return int.from_bytes(sha256(pack(">QQ", *self._epoch)).digest()[:4])
+
     def _ask(self, now: float) -> None:
         """Say our Open and repeat it until the peer's arrives."""
         self._tell(answer=True)
@@ -269,8 +277,8 @@ class Exchange:
         target = self._theirs.source if self._theirs else 0
         self._say(replace(self._mine, target=target, answer=answer))
 
-    def _challenge(self, source: int) -> None:
-        self._say(Challenge(self._mine.source, source))
+    def _challenge(self, unknown: int) -> None:
+        self._say(Challenge(self._mine.source, unknown))
 
     def _say(self, message: Message, body: bytes = b"") -> None:
         self._outbox.append(TABLE.encode(message, body))
@@ -305,7 +313,7 @@ class Exchange:
         return [LinkReset(self.peer, "the peer began anew")]
 
     def _on_challenge(self, message: Challenge, samples: int, now: float) -> list[ExchangeEvent]:
-        if message.target != self._mine.source:
+        if message.target not in (self._mine.source, self._tag):
             return []
         if not self._agreed:
             self._say(replace(self._mine, target=message.source))
@@ -358,13 +366,8 @@ class Exchange:
     def _on_half(
         self, half: Half, body: bytes, samples: int, now: float
     ) -> list[ExchangeEvent]:
-        theirs = self._theirs
-        mentioned = (half.source, half.target) == (
-            theirs.source if theirs else 0,
-            self._mine.source,
-        )
-        if not mentioned:
-            self._challenge(half.source)
+        if half.epoch != self._tag:
+            self._challenge(half.epoch)
             return []
         if not self._agreed:
             self._agree(now, answer=False)
@@ -390,7 +393,7 @@ class Exchange:
             return []
         else:
             self.reference = self._decode(body).dense().to(self._x.dtype)
-            empty = TABLE.encode(Half(half.target, half.source, 0, None))
+            empty = TABLE.encode(Half(half.epoch, 0, None))
             self._outbox.append(empty)
             self._kept = empty
         self._finish(Receipt(self._epoch, 0))
@@ -430,8 +433,8 @@ class Exchange:
         return self._wrap(n, digest, body, patch, now)
 
     def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float) -> _Pending:
-        assert self._theirs is not None
-        half = Half(self._mine.source, self._theirs.source, n, digest)
+        assert self._tag is not None
+        half = Half(self._tag, n, digest)
         return _Pending(TABLE.encode(half, body), body, patch, now)
 
     def _decode(self, body: bytes) -> Patch:

@@ -3,17 +3,19 @@
 These messages travel as payloads of the swarm, which has told us already who is speaking. Vectors
 are bodies: they follow the header as they are and never enter msgpack.
 
-A link is named by two random numbers, one drawn by each end. `source` is the sender's and `target`
-the one it believes to be the receiver's (0: not known yet).
+A link is named by two random numbers, one drawn by each end: its epoch. `source` is the sender's
+and `target` the one it believes to be the receiver's (0: not known yet). Halves, of which there are
+many, name the epoch by four bytes of a hash.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2p.wire import Table, binary, integer, optional, row, sequence
+from p2p.wire import Table, binary, boolean, integer, optional, row, sequence
 
 NONCE = integer(0, 2**64 - 1)
+EPOCH = integer(0, 2**32 - 1)
 COUNT = integer(0, 2**63 - 1)
 HASH_SIZE = 32  # bytes; SHA-256
 DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
@@ -36,15 +38,14 @@ class Challenge:
     """You speak of a link that I do not know; if you mean it, repeat my number in an Open."""
 
     source: int
-    target: int
+    target: int  # the number or the epoch that the sender does not know
 
 
 @dataclass(frozen=True, slots=True)
 class Half:
     """One half of exchange `n`; the body is the compressed difference."""
 
-    source: int
-    target: int
+    epoch: int  # 4 bytes of a hash of both numbers
     n: int
     digest: bytes | None  # (8,) hash of the reference before this exchange, now and then
 
@@ -56,9 +57,9 @@ class Describe:
 
 Message = Open | Challenge | Half | Describe
 
-TABLE = Table(
+TABLE: Table[Message] = Table(
     row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), COUNT, sequence(NONCE, 3)),
     row(2, Challenge, NONCE, NONCE),
-    row(3, Half, NONCE, NONCE, COUNT, optional(binary(DIGEST_SIZE)), body=True),
+    row(3, Half, EPOCH, COUNT, optional(binary(DIGEST_SIZE)), body=True),
     row(4, Describe, body=True),
 )

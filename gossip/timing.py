@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2p import RoundTrip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingConfig:
@@ -28,8 +30,7 @@ class Timing:
 
     def __init__(self, config: TimingConfig) -> None:
         self._config = config
-        self._srtt = 0.0
-        self._rttvar = 0.0
+        self._round_trip = RoundTrip()
         self._factor = 1.0
 
     def begin(self) -> None:
@@ -42,15 +43,11 @@ class Timing:
 
     def delay(self, size: int) -> float:
         """Seconds to wait for the answer to `size` bytes."""
-        config = self._config
-        usual = self._srtt + 4 * self._rttvar if self._srtt else config.first
-        usual = max(usual, config.least)
-        return min(usual * self._factor, config.most) + size / config.slowest
+        config, usual = self._config, self._round_trip
+        seconds = usual.smoothed + 4 * usual.variation if usual.smoothed else config.first
+        seconds = max(seconds, config.least)
+        return min(seconds * self._factor, config.most) + size / config.slowest
 
     def measure(self, sample: float) -> None:
         """Learn how long an answer took; only for what was not repeated (Karn's rule)."""
-        if not self._srtt:
-            self._srtt, self._rttvar = sample, sample / 2
-        else:
-            self._rttvar += 0.25 * (abs(self._srtt - sample) - self._rttvar)
-            self._srtt += 0.125 * (sample - self._srtt)
+        self._round_trip.measure(sample)

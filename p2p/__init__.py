@@ -1,0 +1,47 @@
+"""The network: peers that find each other, keep a few neighbours, and carry bytes between them."""
+
+from p2p.errors import IdentityError, P2PError, PortInUse, UnknownPeer, WireError
+from p2p.events import (
+    PacketRejected,
+    PayloadReceived,
+    PeerDown,
+    PeerUp,
+    SeedUnreachable,
+    SwarmEvent,
+)
+from p2p.links import LinkConfig
+from p2p.machine import Machine
+from p2p.overlay import OverlayConfig
+from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
+from p2p.peer import Address, Peer, PeerId
+from p2p.rtt import RoundTrip
+from p2p.swarm import Swarm, SwarmConfig
+from p2p.timers import Timers
+
+__all__ = [
+    "MAX_DATAGRAM",
+    "MAX_STREAM",
+    "Address",
+    "Channel",
+    "IdentityError",
+    "LinkConfig",
+    "Machine",
+    "OverlayConfig",
+    "P2PError",
+    "Packet",
+    "PacketRejected",
+    "PayloadReceived",
+    "Peer",
+    "PeerDown",
+    "PeerId",
+    "PeerUp",
+    "PortInUse",
+    "RoundTrip",
+    "SeedUnreachable",
+    "Swarm",
+    "SwarmConfig",
+    "SwarmEvent",
+    "Timers",
+    "UnknownPeer",
+    "WireError",
+]

@@ -1,0 +1,49 @@
+"""What a swarm tells the layer above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2p.peer import Address, Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """The peer is a neighbour now: both ends have confirmed the link."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """The peer is no neighbour any more; it may come back, with a `PeerUp`."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadReceived:
+    """A neighbour sent bytes for the layer above."""
+
+    peer: Peer
+    payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRejected:
+    """Bytes that made no sense were dropped; nothing has changed."""
+
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeedUnreachable:
+    """A seed does not answer; the swarm keeps trying."""
+
+    address: Address
+    attempts: int
+
+
+SwarmEvent = PeerUp | PeerDown | PayloadReceived | PacketRejected | SeedUnreachable

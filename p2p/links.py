@@ -1,0 +1,427 @@
+"""Symmetric links: a few peers that both count each other as neighbours.
+
+    asks                                     is asked
+    REQUESTED --- Request(token) ---------->
+              <-- Accept(token, echo) ------ ACCEPTED     room was made; not a neighbour yet
+    UP        --- Ping -------------------->  UP          anything that comes back confirms
+
+Whoever asks repeats the request until an answer comes; an answer that is lost is given again. Two
+requests that cross are one link. A link goes down when the other end says so, does not know it, is
+silent for too long, or asks again, which means that it has lost it or was started anew. After
+that its token is gone, so nothing that arrives late can bring it back. The two-way confirmation is
+what the published HyParView lacks and iroh-gossip added: without it one-sided links stay.
+
+Who has no room for a peer that lacks two links or more puts it in the middle of one of its own:
+A - B becomes A - C - B. So nobody loses a link, the network stays connected, and nearly everybody
+comes to have exactly as many as he may. (HyParView evicts a random neighbour, which must then
+evict another one. The operation is that of Cooper, Dyer, Greenhill, "Sampling regular graphs and a
+peer-to-peer network", 2007, which proves that it leads to random regular graphs.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+from p2p.messages import (
+    MOST,
+    SHARED_PEERS,
+    VERSION,
+    Accept,
+    Disconnect,
+    Message,
+    Ping,
+    Pong,
+    Refuse,
+    Request,
+    Unknown,
+)
+from p2p.peer import Address, Peer, PeerId
+from p2p.rtt import RoundTrip
+from p2p.timers import Timers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConfig:
+    """How links are made and watched."""
+
+    most: int = 5
+    """Links at a time; HyParView's active view for 10,000 peers (section 5)."""
+
+    request_timeout: float = 0.5
+    """Seconds until a request is repeated, twice as long each time. As in iroh-gossip, there a
+    "wild guess"."""
+
+    request_attempts: int = 4
+    """Requests until a peer counts as gone: 7.5 s in all, 1 % at 30 % loss. A guess."""
+
+    heartbeat: float = 1.0
+    """Seconds between two pings of a neighbour; memberlist's probe interval on a LAN."""
+
+    dead_after: float = 5.0
+    """Seconds of silence until a neighbour counts as gone; five pings lost by chance are 1 in
+    400 at 30 % loss. A guess."""
+
+    split_every: float = 60.0
+    """Seconds in which one peer can make us split a link once, so that nobody can take us over by
+    asking. A guess."""
+
+
+class State(Enum):
+    """How far a link has got."""
+
+    REQUESTED = "requested"
+    ACCEPTED = "accepted"
+    UP = "up"
+
+
+@dataclass(slots=True)
+class Link:
+    """One end of a link."""
+
+    address: Address
+    peer: Peer | None  # None: a seed that has not said who it is
+    state: State
+    mine: int  # what the other end must say
+    theirs: int = 0  # what we must say; unknown while REQUESTED
+    joining: bool = False
+    heard: float = 0.0
+    attempts: int = 0
+    asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    ping: tuple[int, float] = (0, 0.0)  # number and time of the last one
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Both ends have confirmed."""
+
+    link: Link
+    joined: bool  # the peer is new to the network
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A link that was up is no more."""
+
+    peer: Peer
+    reason: str
+    reachable: bool  # worth asking again some day
+    instead: Peer | None = None  # who wants us as a neighbour in its place
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """Somebody answers there, but has no room, or is ourselves."""
+
+    address: Address
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """Nobody answers there, or somebody else."""
+
+    address: Address
+    peer: Peer | None
+
+
+LinkEvent = LinkUp | LinkDown | RequestRefused | RequestFailed
+
+
+class Links:
+    """All links of one peer. Messages in, events out; what is said goes to `say`.
+
+    Args:
+        known: peers to suggest where there is no room.
+    """
+
+    def __init__(
+        self,
+        me: Peer,
+        config: LinkConfig,
+        rng: Random,
+        incarnation: int,
+        say: Callable[[Address, Message], None],
+        known: Callable[[int], tuple[Peer, ...]],
+    ) -> None:
+        self.up: dict[PeerId, Link] = {}
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._incarnation = incarnation
+        self._say = say
+        self._known = known
+        self._all: dict[int, Link] = {}  # by our token
+        self._number = 0
+        self._split: dict[PeerId, float] = {}  # when we last split a link for a peer
+        self._timers: Timers[int] = Timers()  # by our token
+
+    # commands ------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more links there may be."""
+        return self._config.most - len(self._all)
+
+    def knows(self, address: Address) -> bool:
+        """Whether there is a link with that address already, or being made."""
+        return any(link.address == address for link in self._all.values())
+
+    def request(self, target: Peer | Address, now: float, *, joining: bool = False) -> None:
+        """Ask for a link, unless there is one or one is being made."""
+        peer = target if isinstance(target, Peer) else None
+        address = target.address if isinstance(target, Peer) else target
+        if address == self._me.address or self.knows(address) or (peer and self._find(peer.id)):
+            return
+        link = self._add(Link(address, peer, State.REQUESTED, 0, joining=joining))
+        self._ask(link, now)
+
+    def drop(self, link: Link, *, leaving: bool = False, instead: Peer | None = None) -> None:
+        """End a link that is up, and say so."""
+        self._say(link.address, Disconnect(link.theirs, leaving, instead))
+        self._remove(link)
+
+    def on_link(self, token: int, now: float) -> tuple[Link | None, list[LinkEvent]]:
+        """The link on which a message with our `token` arrived; that confirms it."""
+        link = self._all.get(token)
+        if link is None or link.state is State.REQUESTED:
+            return None, []
+        link.heard = now
+        return link, self._confirm(link, now)
+
+    # timers --------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` wants to be called."""
+        return self._timers.next()
+
+    def handle_timeout(self, now: float) -> list[LinkEvent]:
+        """Repeat requests, ping neighbours, notice silence."""
+        events: list[LinkEvent] = []
+        for token in self._timers.pop_expired(now):
+            link = self._all[token]
+            match link.state:
+                case State.UP:
+                    events += self._watch(link, now)
+                case State.ACCEPTED:
+                    self._remove(link)
+                case State.REQUESTED if link.attempts < self._config.request_attempts:
+                    self._ask(link, now)
+                case State.REQUESTED:
+                    self._remove(link)
+                    events.append(RequestFailed(link.address, link.peer))
+        return events
+
+    def _watch(self, link: Link, now: float) -> list[LinkEvent]:
+        silence = now - link.heard
+        if silence > self._config.dead_after:
+            return self._fail(link, f"silent for {silence:.1f} s", reachable=True)
+        self._ping(link, now)
+        return []
+
+    def _ping(self, link: Link, now: float) -> None:
+        link.ping = (self._rng.getrandbits(32), now)
+        self._say(link.address, Ping(link.theirs, link.ping[0]))
+        self._timers.set(link.mine, now + self._config.heartbeat)
+
+    # making a link -------------------------------------------------------------------------------
+
+    def _ask(self, link: Link, now: float) -> None:
+        target = link.peer.id if link.peer else None
+        self._number += 1
+        request = Request(
+            VERSION,
+            self._me,
+            target,
+            self._incarnation,
+            self._number,
+            link.mine,
+            min(self.room + 1, MOST),
+            link.joining,
+        )
+        self._say(link.address, request)
+        self._timers.set(link.mine, now + self._config.request_timeout * 2**link.attempts)
+        link.attempts += 1
+
+    def on_request(self, request: Request, now: float) -> list[LinkEvent]:
+        """A peer asks."""
+        if request.sender.id == self._me.id:
+            return self._on_own_request(request)
+        if request.target not in (None, self._me.id):
+            return []  # meant for who lived here before
+        link = self._find(request.sender.id) or self._seed_at(request.sender.address)
+        if link is None:
+            return self._consider(request, now)
+        order = (request.incarnation, request.number)
+        if order <= link.asked:
+            return []  # a late copy
+        if link.state is State.REQUESTED or link.theirs == request.token:
+            return self._accept(link, request, now)  # the two requests cross, or it is repeated
+        if link.state is State.UP and request.target is None and order[0] == link.asked[0]:
+            self._say(link.address, Refuse(request.token, ()))  # asks a seed that it has already
+            return []
+        again = "was started anew" if order[0] != link.asked[0] else "lost the link"
+        events = self._fail(link, again, reachable=True) if link.state is State.UP else []
+        if link.state is not State.UP:
+            self._remove(link)
+        return events + self._consider(request, now)
+
+    def _on_own_request(self, request: Request) -> list[LinkEvent]:
+        link = self._all.get(request.token)
+        if link is None or request.incarnation != self._incarnation:
+            return []
+        self._remove(link)
+        return [RequestRefused(link.address, ())]
+
+    def _consider(self, request: Request, now: float) -> list[LinkEvent]:
+        """Accept if there is room, or if room has to be made."""
+        events: list[LinkEvent] = []
+        if self.room <= 0:
+            waiting = [link for link in self._all.values() if link.state is State.REQUESTED]
+            if waiting:
+                self._remove(waiting[0])  # this one has asked us; that one may never answer
+            elif request.missing > 1 and self.up and self._may_split(request.sender.id, now):
+                loser = self._rng.choice(list(self.up.values()))
+                assert loser.peer is not None
+                self.drop(loser, instead=request.sender)
+                events.append(LinkDown(loser.peer, "gave way to a newcomer", reachable=True))
+            else:
+                self._say(
+                    request.sender.address, Refuse(request.token, self._known(SHARED_PEERS))
+                )
+                return []
+        link = self._add(Link(request.sender.address, request.sender, State.REQUESTED, 0))
+        return events + self._accept(link, request, now)
+
+    def _accept(self, link: Link, request: Request, now: float) -> list[LinkEvent]:
+        link.peer, link.address = request.sender, request.sender.address
+        link.theirs = request.token
+        link.asked = (request.incarnation, request.number)
+        link.joining = request.joining
+        if link.state is State.REQUESTED:
+            link.state = State.ACCEPTED
+            self._timers.set(link.mine, now + self._patience)
+        self._say(link.address, Accept(self._me, link.mine, link.theirs))
+        return []
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for which a repeated request may still come."""
+        return self._config.request_timeout * 2**self._config.request_attempts
+
+    def on_accept(self, accept: Accept, now: float) -> list[LinkEvent]:
+        """A peer says yes."""
+        link = self._all.get(accept.echo)
+        if link is None:
+            self._say(accept.sender.address, Disconnect(accept.token, False, None))
+            return []
+        if link.state is State.UP:
+            return []
+        if link.peer is not None and link.peer.id != accept.sender.id:
+            self._remove(link)
+            return [RequestFailed(link.address, link.peer)]
+        events: list[LinkEvent] = []
+        other = self._find(accept.sender.id)
+        if other is not None and other is not link:
+            # A seed turned out to be somebody we know; it knows only the link of this answer.
+            if other.state is State.UP:
+                events += self._fail(other, "asked under another address", reachable=True)
+            else:
+                self._remove(other)
+        link.peer, link.address = accept.sender, accept.sender.address
+        link.theirs = accept.token
+        link.state, link.joining = State.ACCEPTED, False
+        return events + self._confirm(link, now)
+
+    def on_refuse(self, refuse: Refuse) -> list[LinkEvent]:
+        """A peer has no room."""
+        link = self._all.get(refuse.echo)
+        if link is None or link.state is not State.REQUESTED:
+            return []
+        self._remove(link)
+        return [RequestRefused(link.address, refuse.peers)]
+
+    def _confirm(self, link: Link, now: float) -> list[LinkEvent]:
+        if link.state is State.UP:
+            return []
+        assert link.peer is not None
+        link.state = State.UP
+        link.heard = now
+        self.up[link.peer.id] = link
+        self._ping(link, now)
+        return [LinkUp(link, link.joining)]
+
+    def _may_split(self, peer: PeerId, now: float) -> bool:
+        recent = now - self._config.split_every
+        self._split = {id: at for id, at in self._split.items() if at > recent}
+        if peer in self._split:
+            return False
+        self._split[peer] = now
+        return True
+
+    # a link that is up ---------------------------------------------------------------------------
+
+    def on_ping(self, link: Link, ping: Ping) -> None:
+        """Answer."""
+        self._say(link.address, Pong(link.theirs, ping.number))
+
+    def on_pong(self, link: Link, pong: Pong, now: float) -> None:
+        """Measure, if this is the answer to the last ping."""
+        if pong.number == link.ping[0]:
+            link.round_trip.measure(now - link.ping[1])
+
+    def on_disconnect(self, message: Disconnect) -> list[LinkEvent]:
+        """The other end has ended the link."""
+        link = self._all.get(message.token)
+        if link is None or link.state is State.REQUESTED:
+            return []
+        if link.state is State.ACCEPTED:
+            self._remove(link)
+            return []
+        reason = "left" if message.leaving else "ended the link"
+        return self._fail(
+            link, reason, reachable=not message.leaving, instead=message.instead
+        )
+
+    def on_unknown(self, message: Unknown, address: Address) -> list[LinkEvent]:
+        """The other end says that it has no such link."""
+        for link in self.up.values():
+            if link.theirs == message.token and link.address == address:
+                return self._fail(link, "does not know the link", reachable=True)
+        return []
+
+    def _fail(
+        self, link: Link, reason: str, *, reachable: bool, instead: Peer | None = None
+    ) -> list[LinkEvent]:
+        assert link.peer is not None
+        self._remove(link)
+        return [LinkDown(link.peer, reason, reachable, instead)]
+
+    # the table -----------------------------------------------------------------------------------
+
+    def _find(self, peer: PeerId) -> Link | None:
+        for link in self._all.values():
+            if link.peer is not None and link.peer.id == peer:
+                return link
+        return None
+
+    def _seed_at(self, address: Address) -> Link | None:
+        for link in self._all.values():
+            if link.peer is None and link.address == address:
+                return link
+        return None
+
+    def _add(self, link: Link) -> Link:
+        while link.mine == 0 or link.mine in self._all:
+            link.mine = self._rng.getrandbits(32)
+        self._all[link.mine] = link
+        return link
+
+    def _remove(self, link: Link) -> None:
+        del self._all[link.mine]
+        self._timers.cancel(link.mine)
+        if link.peer is not None and self.up.get(link.peer.id) is link:
+            del self.up[link.peer.id]

@@ -1,0 +1,150 @@
+"""What two peers say to each other to be neighbours, and how it is read off the wire.
+
+A link has a number at each end, its *token*, drawn by that end when the link is asked for or
+accepted. What travels on the link carries the receiver's token and nothing else about its sender,
+so it is short, and what an earlier link left behind in the network names a token that is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2p.peer import Peer, PeerId
+from p2p.wire import Table, boolean, integer, optional, peer, peer_id, row, sequence
+
+SHARED_PEERS = 8  # in one message; HyParView's shuffle sends 1 + 3 + 4
+MOST = 15  # links that a peer may lack, steps of a walk
+
+VERSION = 1
+WORD = integer(0, 2**16 - 1)
+TOKEN = integer(0, 2**32 - 1)
+COUNT = integer(0, 2**63 - 1)
+SMALL = integer(0, MOST)
+PEERS = sequence(peer, SHARED_PEERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Let us be neighbours."""
+
+    version: int  # of this protocol
+    sender: Peer
+    target: PeerId | None  # whom the sender means; None: whoever listens there, a seed
+    incarnation: int  # of the sender's process; rises with every start
+    number: int  # rises with every request of this incarnation: old copies show
+    token: int
+    missing: int  # links that the sender lacks, this one included
+    joining: bool  # the sender is new: pass its name on
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Yes. The link is up for its sender once anything comes back on it."""
+
+    sender: Peer
+    token: int
+    echo: int  # the token in the request
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """No, there is no room here; try these."""
+
+    echo: int
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there?"""
+
+    token: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Yes, I am."""
+
+    token: int
+    number: int  # of the ping
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Bytes for the layer above; they are the body."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """This link is over."""
+
+    token: int
+    leaving: bool  # the sender leaves the network: forget its address
+    instead: Peer | None  # the link gave way to this peer, which wants the receiver as well
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """There is no link with this token here (any more)."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Somebody joined: whoever ends this random walk becomes a neighbour (HyParView: ForwardJoin)."""
+
+    token: int
+    joined: Peer
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Whoever ends this random walk swaps some of the peers it knows with the origin."""
+
+    token: int
+    origin: Peer
+    number: int  # drawn by the origin, to recognise the answer
+    ttl: int
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """The other half of the swap."""
+
+    number: int
+    peers: tuple[Peer, ...]
+
+
+Message = (
+    Request
+    | Accept
+    | Refuse
+    | Ping
+    | Pong
+    | Payload
+    | Disconnect
+    | Unknown
+    | Walk
+    | Shuffle
+    | Shuffled
+)
+
+TABLE: Table[Message] = Table(
+    row(1, Request, WORD, peer, optional(peer_id), COUNT, COUNT, TOKEN, SMALL, boolean),
+    row(2, Accept, peer, TOKEN, TOKEN),
+    row(3, Refuse, TOKEN, PEERS),
+    row(4, Ping, TOKEN, TOKEN),
+    row(5, Pong, TOKEN, TOKEN),
+    row(6, Payload, TOKEN, body=True),
+    row(7, Disconnect, TOKEN, boolean, optional(peer)),
+    row(8, Unknown, TOKEN),
+    row(9, Walk, TOKEN, peer, SMALL),
+    row(10, Shuffle, TOKEN, peer, COUNT, SMALL, PEERS),
+    row(11, Shuffled, COUNT, PEERS),
+)

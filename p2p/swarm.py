@@ -1,0 +1,331 @@
+"""The swarm: finds peers, keeps a few as neighbours, and carries bytes to them.
+
+A machine (see `p2p.machine`) made of two parts: `Links` makes, confirms and watches links,
+`Overlay` decides with whom. This one reads messages off the wire, gives each to the part that it
+concerns, keeps trying the seeds, and fills the view whenever a link is missing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from p2p.errors import UnknownPeer, WireError
+from p2p.events import (
+    PacketRejected,
+    PayloadReceived,
+    PeerDown,
+    PeerUp,
+    SeedUnreachable,
+    SwarmEvent,
+)
+from p2p.links import (
+    Link,
+    LinkConfig,
+    LinkDown,
+    LinkEvent,
+    Links,
+    LinkUp,
+    RequestFailed,
+    RequestRefused,
+)
+from p2p.messages import (
+    TABLE,
+    VERSION,
+    Accept,
+    Disconnect,
+    Message,
+    Payload,
+    Ping,
+    Pong,
+    Refuse,
+    Request,
+    Shuffle,
+    Shuffled,
+    Unknown,
+    Walk,
+)
+from p2p.overlay import Overlay, OverlayConfig
+from p2p.packet import MAX_DATAGRAM, Channel, Packet
+from p2p.peer import Address, Peer, PeerId
+from p2p.timers import Timers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmConfig:
+    """How a peer takes part in the network."""
+
+    links: LinkConfig = field(default_factory=LinkConfig)
+    overlay: OverlayConfig = field(default_factory=OverlayConfig)
+
+    repair_every: float = 1.0
+    """Seconds between attempts to fill the active view; doubles while others have no room. A
+    guess."""
+
+    repair_most: float = 30.0
+    """Seconds; where that doubling ends: once a shuffle."""
+
+    seed_every: float = 2.0
+    """Seconds between rounds of requests to a seed that does not answer; doubles. A guess."""
+
+    seed_most: float = 30.0
+    """Seconds; where that doubling ends. A guess."""
+
+
+@dataclass(slots=True)
+class _Seed:
+    attempts: int = 0  # rounds of requests without an answer; 0 once there was one
+
+
+Timer = Address | Literal["repair", "shuffle"]
+
+PATIENCE = 3  # rounds without an answer until a seed is called unreachable, then at every doubling
+
+
+class Swarm:
+    """One peer of the network. See `p2p.machine` for the verbs.
+
+    Args:
+        me: who we are and where others reach us.
+        rng: draws tokens and steps of walks; strangers must not be able to foresee it.
+        incarnation: rises with every start of this peer (nanoseconds since 1970 do).
+    """
+
+    def __init__(self, me: Peer, config: SwarmConfig, rng: Random, incarnation: int) -> None:
+        self.me = me
+        self._config = config
+        self._rng = rng
+        self._outbox: deque[Packet] = deque()
+        self._links = Links(me, config.links, rng, incarnation, self._say, self._known)
+        self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
+        self._seeds: dict[Address, _Seed] = {}
+        self._timers: Timers[Timer] = Timers()
+        self._repair_delay = config.repair_every
+
+    @property
+    def neighbours(self) -> Mapping[PeerId, Link]:
+        """The links that are up, oldest first."""
+        return self._links.up
+
+    @property
+    def passive(self) -> Mapping[PeerId, Peer]:
+        """Peers known besides the neighbours."""
+        return self._overlay.passive
+
+    def rtt(self, peer: PeerId) -> float:
+        """Seconds to a neighbour and back, smoothed; 0 before the first measurement."""
+        return self._link_to(peer).round_trip.smoothed
+
+    # commands ------------------------------------------------------------------------------------
+
+    def join(self, seeds: Iterable[Address], now: float) -> None:
+        """Get in touch with the network through these; keeps trying until each has answered."""
+        for seed in seeds:
+            if seed != self.me.address and seed not in self._seeds:
+                self._seeds[seed] = _Seed()
+                self._try_seed(seed, now)
+
+    def send(self, peer: PeerId, payload: bytes, now: float) -> None:
+        """Send bytes to a neighbour: as a datagram if they fit one, else as a stream.
+
+        Delivery is best effort either way. Raises UnknownPeer.
+        """
+        link = self._link_to(peer)
+        self._put(link.address, TABLE.encode(Payload(link.theirs), payload))
+
+    def leave(self, now: float) -> list[SwarmEvent]:
+        """Say goodbye to all neighbours; transmit what is left, then let go of this object."""
+        events: list[SwarmEvent] = []
+        for link in list(self._links.up.values()):
+            assert link.peer is not None
+            self._links.drop(link, leaving=True)
+            events.append(PeerDown(link.peer, "we left"))
+        for timer in (*self._seeds, "repair", "shuffle"):
+            self._timers.cancel(timer)
+        return events
+
+    # the verbs -----------------------------------------------------------------------------------
+
+    def receive(self, packet: Packet, now: float) -> list[SwarmEvent]:
+        """Take a packet from the network. Never raises on a peer's bytes."""
+        try:
+            message, body = TABLE.decode(packet.data)
+        except WireError as error:
+            return [PacketRejected(packet.address, str(error))]
+        match message:
+            case Request() if message.version != VERSION:
+                reason = f"speaks version {message.version} of the protocol, not {VERSION}"
+                return [PacketRejected(message.sender.address, reason)]
+            case Request():
+                return self._follow(self._links.on_request(message, now), now)
+            case Accept():
+                return self._follow(self._links.on_accept(message, now), now)
+            case Refuse():
+                return self._follow(self._links.on_refuse(message), now)
+            case Disconnect():
+                return self._follow(self._links.on_disconnect(message), now)
+            case Unknown():
+                return self._follow(self._links.on_unknown(message, packet.address), now)
+            case Shuffled():
+                self._overlay.on_shuffled(message)
+                return []
+        link, happened = self._links.on_link(message.token, now)
+        events = self._follow(happened, now)
+        if link is None:
+            # Only datagrams come from the port on which their sender listens. No answer is longer
+            # than what it answers, and answers are not answered.
+            if packet.channel is Channel.DATAGRAM and not isinstance(message, Pong):
+                self._say(packet.address, Unknown(message.token))
+        else:
+            events += self._on_link(link, message, body, now)
+        return events
+
+    def handle_timeout(self, now: float) -> list[SwarmEvent]:
+        """Do what is due. Calling early does nothing."""
+        events = self._follow(self._links.handle_timeout(now), now)
+        for timer in self._timers.pop_expired(now):
+            match timer:
+                case "repair":
+                    self._repair(now)
+                case "shuffle":
+                    self._overlay.shuffle()
+                    self._shuffle_later(now)
+                case _:
+                    events += self._retry_seed(timer, now)
+        return events
+
+    def poll_transmit(self) -> Packet | None:
+        """The next packet to send, or None."""
+        return self._outbox.popleft() if self._outbox else None
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` wants to be called."""
+        return min(self._links.next_timeout(), self._timers.next())
+
+    # what happens --------------------------------------------------------------------------------
+
+    def _on_link(
+        self, link: Link, message: Message, body: memoryview, now: float
+    ) -> list[SwarmEvent]:
+        match message:
+            case Ping():
+                self._links.on_ping(link, message)
+            case Pong():
+                self._links.on_pong(link, message, now)
+            case Walk():
+                self._overlay.on_walk(link, message, now)
+            case Shuffle():
+                self._overlay.on_shuffle(link, message)
+            case Payload():
+                assert link.peer is not None
+                return [PayloadReceived(link.peer, body)]
+        return []
+
+    def _follow(self, happened: Sequence[LinkEvent], now: float) -> list[SwarmEvent]:
+        events: list[SwarmEvent] = []
+        for event in happened:
+            match event:
+                case LinkUp(link, joined):
+                    assert link.peer is not None
+                    self._overlay.forget(link.peer.id)
+                    self._seed_answered(link.address)
+                    if joined:
+                        self._overlay.introduce(link.peer)
+                    if "shuffle" not in self._timers:
+                        self._shuffle_later(now)
+                    self._repair_soon(now)
+                    events.append(PeerUp(link.peer))
+                case LinkDown(peer, reason, reachable, instead):
+                    if reachable:
+                        self._overlay.remember(peer)
+                    if instead is not None and instead.id != self.me.id:
+                        self._links.request(instead, now)
+                    self._repair_soon(now)
+                    events.append(PeerDown(peer, reason))
+                case RequestRefused(address, peers):
+                    self._seed_answered(address)
+                    for other in peers:
+                        self._overlay.remember(other)
+                    self._repair_later(now)
+                case RequestFailed(_, peer):
+                    if peer is not None:
+                        self._overlay.forget(peer.id)
+                    self._repair_soon(now)
+        return events
+
+    # filling the view ----------------------------------------------------------------------------
+
+    def _repair(self, now: float) -> None:
+        """Ask somebody for a link if one is missing."""
+        if self._links.room <= 0:
+            return  # the next link that goes down starts this again
+        candidate = self._overlay.candidate()
+        if candidate is not None:
+            self._links.request(candidate, now)
+        elif not self._links.up:
+            for seed in self._seeds:
+                if seed not in self._timers:
+                    self._try_seed(seed, now)
+        self._repair_later(now)
+
+    def _repair_soon(self, now: float) -> None:
+        self._repair_delay = self._config.repair_every
+        if self._links.room > 0:
+            self._timers.set("repair", now + self._jitter(self._repair_delay / 2))
+
+    def _repair_later(self, now: float) -> None:
+        self._timers.set("repair", now + self._jitter(self._repair_delay))
+        self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
+
+    def _shuffle_later(self, now: float) -> None:
+        self._timers.set("shuffle", now + self._jitter(self._config.overlay.shuffle_every))
+
+    def _jitter(self, delay: float) -> float:
+        return delay * self._rng.uniform(0.75, 1.25)
+
+    # seeds ---------------------------------------------------------------------------------------
+
+    def _try_seed(self, address: Address, now: float) -> None:
+        if any(link.address == address for link in self._links.up.values()):
+            self._seed_answered(address)
+            return
+        seed = self._seeds[address]
+        seed.attempts += 1
+        self._links.request(address, now, joining=True)
+        # the links repeat the request meanwhile; a round is over when they give up
+        round_ = self._config.links.request_timeout * 2**self._config.links.request_attempts
+        pause = min(self._config.seed_every * 2 ** (seed.attempts - 1), self._config.seed_most)
+        self._timers.set(address, now + round_ + self._jitter(pause))
+
+    def _retry_seed(self, address: Address, now: float) -> list[SwarmEvent]:
+        attempts = self._seeds[address].attempts
+        self._try_seed(address, now)
+        if attempts % PATIENCE == 0 and (attempts // PATIENCE).bit_count() == 1:
+            return [SeedUnreachable(address, attempts)]
+        return []
+
+    def _seed_answered(self, address: Address) -> None:
+        if address in self._seeds:
+            self._seeds[address].attempts = 0
+            self._timers.cancel(address)
+
+    # sending -------------------------------------------------------------------------------------
+
+    def _link_to(self, peer: PeerId) -> Link:
+        link = self._links.up.get(peer)
+        if link is None:
+            raise UnknownPeer(f"{peer.short} is not a neighbour")
+        return link
+
+    def _known(self, most: int) -> tuple[Peer, ...]:
+        return self._overlay.known(most)
+
+    def _say(self, address: Address, message: Message) -> None:
+        self._put(address, TABLE.encode(message))
+
+    def _put(self, address: Address, data: bytes) -> None:
+        channel = Channel.DATAGRAM if len(data) <= MAX_DATAGRAM else Channel.STREAM
+        self._outbox.append(Packet(address, data, channel))

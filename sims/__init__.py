@@ -1,0 +1,1 @@
+"""Many real agents on a virtual clock and a simulated network."""

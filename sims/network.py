@@ -1,0 +1,216 @@
+"""A network in virtual time.
+
+Machines are attached at addresses; their packets cross links that are late, lossy and narrow, and
+one event heap decides what happens next. Everything is drawn from one seed, ties are broken by the
+order of scheduling, and nothing depends on hashing, so a run replays to the byte; `trace` is a
+hash over all that happened.
+
+What is modelled: a sender's packets queue for its uplink; a datagram takes the link's latency,
+anew for each, so datagrams overtake one another, and may be lost or arrive twice; a stream takes a
+round trip more, never loses anything, arrives in order, and lost segments cost it time instead.
+Across a partition nothing arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from heapq import heappop, heappush
+from math import inf, isfinite
+from random import Random
+from struct import pack
+from typing import Any
+
+from p2p import Address, Channel, Machine, Packet
+
+RETRANSMISSION = 0.2  # seconds that a lost segment costs a stream; Linux's least timeout
+SEGMENT = 1460  # bytes of a stream that are lost together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What lies between two machines; the same in both directions."""
+
+    latency: tuple[float, float] = (0.01, 0.05)
+    """Seconds one way, uniform between the two: a continent."""
+
+    loss: float = 0.0
+    """Share of datagrams that vanish."""
+
+    duplicate: float = 0.0
+    """Share of datagrams that arrive twice."""
+
+    bandwidth: float = 12.5e6
+    """Bytes a second of the sender's uplink: 100 Mbit/s."""
+
+    def __post_init__(self) -> None:
+        low, high = self.latency
+        if not (0 <= low <= high and isfinite(high)):
+            raise ValueError(f"latency is two times in seconds, the lower first, not {self.latency}")
+        for name in ("loss", "duplicate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
+        if not self.bandwidth > 0:
+            raise ValueError(f"bandwidth is above 0 bytes a second, not {self.bandwidth}")
+
+
+@dataclass(slots=True)
+class Host:
+    """A machine at its address."""
+
+    machine: Machine[Any]
+    address: Address
+    wake: float = inf  # when handle_timeout is due; one heap entry a host
+    uplink_free: float = 0.0
+    sent: int = 0  # bytes, whether or not they arrived
+    received: int = 0
+
+
+class Network:
+    """Carries packets between machines and wakes them.
+
+    Args:
+        on_event: told every event of every machine, with the address and the time.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        link: Link | None = None,
+        on_event: Callable[[Address, Any, float], None] = lambda address, event, now: None,
+    ) -> None:
+        self.now = 0.0
+        self.link = link or Link()
+        self.hosts: dict[Address, Host] = {}
+        self._rng = Random(f"network {seed}")
+        self._on_event = on_event
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._side: dict[Address, int] = {}  # of the partition; empty while there is none
+        self._streams: dict[tuple[Address, Address], float] = {}  # when the last one arrives
+        self._trace = sha256()
+        self.sent = 0  # bytes, of all hosts, those that are gone included
+        self.received = 0
+
+    @property
+    def trace(self) -> str:
+        """A hash over everything that has happened."""
+        return self._trace.hexdigest()
+
+    # commands ------------------------------------------------------------------------------------
+
+    def attach(self, machine: Machine[Any], address: Address) -> None:
+        """Put a machine on the network."""
+        if address in self.hosts:
+            raise ValueError(f"there is a machine at {address} already; detach it first")
+        self.hosts[address] = Host(machine, address)
+        self.pump(address)
+
+    def detach(self, address: Address) -> Host:
+        """Take a machine off the network without a word, as a crash does."""
+        return self.hosts.pop(address)
+
+    def partition(self, *sides: Iterable[Address]) -> None:
+        """Let nothing pass between the sides; who is on none of them is on a side of its own."""
+        self._side = {address: number for number, side in enumerate(sides, 1) for address in side}
+
+    def heal(self) -> None:
+        """End the partition."""
+        self._side = {}
+
+    def call_at(self, at: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Have something done at a virtual time."""
+        self._count += 1
+        heappush(self._heap, (at, self._count, action, arguments))
+
+    def pump(self, address: Address, events: Sequence[Any] = ()) -> None:
+        """After anything was done to a machine: tell its events, send its packets, set its alarm."""
+        for event in events:
+            self._on_event(address, event, self.now)
+        host = self.hosts.get(address)
+        if host is None:
+            return
+        while (packet := host.machine.poll_transmit()) is not None:
+            self._send(host, packet)
+        due = host.machine.next_timeout()
+        if due != host.wake:
+            host.wake = due
+            if due < inf:
+                self.call_at(max(due, self.now), self._wake, host, due)
+
+    def note(self, *facts: object) -> None:
+        """Make something part of the trace."""
+        self._trace.update(repr((self.now, *facts)).encode())
+
+    # running -------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        end = self.now + seconds
+        self._run(end, lambda: False)
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], limit: float) -> bool:
+        """Let time pass until the condition holds after some event; False if it does not within
+        `limit` seconds."""
+        if condition():
+            return True
+        end = self.now + limit
+        if self._run(end, condition):
+            return True
+        self.now = end
+        return False
+
+    def _run(self, end: float, condition: Callable[[], bool]) -> bool:
+        while self._heap and self._heap[0][0] <= end:
+            at, _, action, arguments = heappop(self._heap)
+            self.now = at
+            action(*arguments)
+            if condition():
+                return True
+        return False
+
+    # what happens --------------------------------------------------------------------------------
+
+    def _wake(self, host: Host, due: float) -> None:
+        if self.hosts.get(host.address) is not host or host.wake != due:
+            return  # gone, or the alarm was moved
+        host.wake = inf
+        self._trace.update(pack(">d", self.now) + str(host.address).encode())
+        self.pump(host.address, host.machine.handle_timeout(self.now))
+
+    def _send(self, host: Host, packet: Packet) -> None:
+        link, size = self.link, len(packet.data)
+        host.sent += size
+        self.sent += size
+        departure = max(self.now, host.uplink_free) + size / link.bandwidth
+        host.uplink_free = departure
+        if packet.channel is Channel.STREAM:
+            route = (host.address, packet.address)
+            segments = -(-size // SEGMENT)
+            delay = 3 * self._latency() + RETRANSMISSION * link.loss * segments**0.5
+            at = max(departure + delay, self._streams.get(route, 0.0))
+            self._streams[route] = at
+            self.call_at(at, self._deliver, host.address, packet)
+            return
+        copies = 2 if link.duplicate and self._rng.random() < link.duplicate else 1
+        for _ in range(copies):
+            if not link.loss or self._rng.random() >= link.loss:
+                self.call_at(departure + self._latency(), self._deliver, host.address, packet)
+
+    def _latency(self) -> float:
+        return self._rng.uniform(*self.link.latency)
+
+    def _deliver(self, source: Address, packet: Packet) -> None:
+        host = self.hosts.get(packet.address)
+        if host is None or self._side.get(source, 0) != self._side.get(packet.address, 0):
+            return
+        if self._side and source not in self._side:
+            return
+        host.received += len(packet.data)
+        self.received += len(packet.data)
+        self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())
+        self._trace.update(packet.data)
+        arrived = Packet(source, packet.data, packet.channel)
+        self.pump(packet.address, host.machine.receive(arrived, self.now))

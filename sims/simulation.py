@@ -1,0 +1,225 @@
+"""Many agents in virtual time: the very `Agent` that a node runs, with real encoded bytes.
+
+Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
+because nobody can see its outcome earlier: what was merged into a model before the round began is
+in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from random import Random
+
+from torch import Tensor
+
+from gossip.agent import Agent, AgentConfig, AgentEvent
+from gossip.exchange import Receipt
+from gossip.learner import Learner
+from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
+from sims.network import Link, Network
+from sims.report import Report
+
+PORT = 7946
+JITTER = 0.1  # of a round's duration, so that nodes do not march in step
+SEEDS = 2  # the first nodes are the contacts of all others
+CHECKPOINT_EVERY = 10.0  # virtual seconds; what a crash can cost
+
+MakeLearner = Callable[[], Learner]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationConfig:
+    """What all nodes share."""
+
+    train_seconds: float = 0.5
+    """Virtual seconds that a round of training takes on a node of usual speed."""
+
+    swarm: SwarmConfig = field(default_factory=SwarmConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    x: Tensor
+    samples: int
+    receipts: Mapping[PeerId, Receipt]
+
+
+@dataclass(slots=True)
+class SimulatedNode:
+    """One node; `agent` is None while it is down."""
+
+    index: int
+    peer: Peer
+    make: MakeLearner
+    slowdown: float
+    rng: Random
+    learner: Learner
+    agent: Agent | None = None
+    incarnation: int = 0
+    checkpoint: _Checkpoint | None = None
+    exchanges: int = 0  # of earlier incarnations
+
+
+class Simulation:
+    """A swarm of agents on one event heap.
+
+    Args:
+        seed: everything is drawn from it; the same seed gives the same run, to the byte.
+        link: between any two nodes.
+    """
+
+    def __init__(
+        self, seed: int = 0, link: Link | None = None, config: SimulationConfig | None = None
+    ) -> None:
+        self.seed = seed
+        self.nodes: list[SimulatedNode] = []
+        self.network = Network(seed, link, self._on_event)
+        self._config = config or SimulationConfig()
+        self._listeners: list[Callable[[int, AgentEvent, float], None]] = []
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self.network.now
+
+    @property
+    def live(self) -> list[SimulatedNode]:
+        """The nodes that are up."""
+        return [node for node in self.nodes if node.agent is not None]
+
+    # commands ------------------------------------------------------------------------------------
+
+    def add(self, make: MakeLearner, *, slowdown: float = 1.0) -> int:
+        """Add a node that trains `make()`; returns its index. The first nodes are the contacts."""
+        index = len(self.nodes)
+        if index >= 2**16:
+            raise ValueError("a simulation has at most 65,536 nodes")
+        key = sha256(f"{self.seed}/{index}".encode()).digest()
+        address = Address(f"10.0.{index // 256}.{index % 256}", PORT)
+        rng = Random(f"node {self.seed}/{index}")
+        node = SimulatedNode(index, Peer(PeerId(key), address), make, slowdown, rng, make())
+        self.nodes.append(node)
+        self._start(node)
+        return index
+
+    def crash(self, index: int) -> None:
+        """Stop a node without a word; what it did since its last checkpoint is lost."""
+        node = self.nodes[index]
+        if node.agent is None:
+            raise ValueError(f"node {index} is down already")
+        self.network.note("crash", index)
+        self.network.detach(node.peer.address)
+        node.exchanges += node.agent.stats.exchanges
+        node.agent = None
+
+    def restart(self, index: int) -> None:
+        """Start a crashed node again from its last checkpoint."""
+        node = self.nodes[index]
+        if node.agent is not None:
+            raise ValueError(f"node {index} is up; crash it first")
+        self.network.note("restart", index)
+        node.learner = node.make()
+        self._start(node)
+
+    def partition(self, *sides: Iterable[int]) -> None:
+        """Cut the network between groups of nodes."""
+        self.network.partition(*([self.nodes[i].peer.address for i in side] for side in sides))
+
+    def heal(self) -> None:
+        """End the partition."""
+        self.network.heal()
+
+    def listen(self, listener: Callable[[int, AgentEvent, float], None]) -> None:
+        """Have `listener(node, event, now)` called for every event of every agent."""
+        self._listeners.append(listener)
+
+    def call_at(self, at: float, action: Callable[..., None], *arguments: object) -> None:
+        """Have something done at a virtual time."""
+        self.network.call_at(at, action, *arguments)
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self.network.run(seconds)
+
+    def run_until(self, condition: Callable[[], bool], limit: float) -> bool:
+        """Let time pass until the condition holds; False if it does not within `limit` seconds."""
+        return self.network.run_until(condition, limit)
+
+    def report(self) -> Report:
+        """How the nodes that are up are doing."""
+        live = self.live
+        models = [node.agent.x for node in live if node.agent]
+        accuracies = [node.learner.evaluate().get("accuracy", float("nan")) for node in live]
+        exchanges = sum(node.exchanges for node in self.nodes)
+        exchanges += sum(node.agent.stats.exchanges for node in live if node.agent)
+        return Report.of(
+            nodes=len(self.nodes),
+            seed=self.seed,
+            virtual_seconds=self.now,
+            accuracies=accuracies,
+            models=models,
+            bytes_sent=self.network.sent,
+            exchanges=exchanges,
+            trace=self.network.trace,
+        )
+
+    # what happens --------------------------------------------------------------------------------
+
+    def _start(self, node: SimulatedNode) -> None:
+        saved = node.checkpoint
+        if saved is not None:
+            node.learner.load(saved.x)
+        node.incarnation += 1
+        rng = Random(f"agent {self.seed}/{node.index}/{node.incarnation}")
+        node.agent = Agent(
+            Swarm(node.peer, self._config.swarm, rng, node.incarnation),
+            node.learner.layout,
+            node.learner.parameters() if saved is None else saved.x,
+            self._config.agent,
+            rng,
+            samples=saved.samples if saved else 0,
+            receipts=saved.receipts if saved else None,
+        )
+        contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
+        node.agent.swarm.join(contacts, self.now)
+        self.network.attach(node.agent, node.peer.address)
+        self._train_later(node)
+        self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, node.agent)
+
+    def _train_later(self, node: SimulatedNode) -> None:
+        seconds = self._config.train_seconds * node.slowdown
+        seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
+        self.call_at(self.now + seconds, self._trained, node, node.agent)
+
+    def _trained(self, node: SimulatedNode, agent: Agent) -> None:
+        """A round ends: compute it, sync it, and begin the next one with what was merged."""
+        if node.agent is not agent:
+            return  # the node has crashed meanwhile
+        samples = node.learner.train()
+        parameters = node.learner.parameters()
+        self.network.note("sync", node.index, sha256(parameters.numpy()).hexdigest())
+        merged = agent.sync(parameters, samples, self.now)
+        if merged is not parameters:
+            node.learner.load(merged)
+        self.network.pump(node.peer.address)
+        self._train_later(node)
+
+    def _save(self, node: SimulatedNode, agent: Agent) -> None:
+        if node.agent is not agent:
+            return
+        node.checkpoint = _Checkpoint(agent.x.clone(), agent.samples, agent.receipts())
+        self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, agent)
+
+    def _on_event(self, address: Address, event: AgentEvent, now: float) -> None:
+        index = self._index(address)
+        self.network.note(index, event)
+        for listener in self._listeners:
+            listener(index, event, now)
+
+    def _index(self, address: Address) -> int:
+        _, _, high, low = address.host.split(".")
+        return 256 * int(high) + int(low)
+
