@@ -48,7 +48,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, objec
     """Write a checkpoint, readable by its owner only; the one that was there becomes the previous.
 
     Raises OSError (no such directory, disk full); the checkpoint that was there is still there.
-    TypeError: metadata that JSON cannot hold.
+    TypeError: metadata that JSON cannot hold. RuntimeError: tensors that share memory.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)

@@ -68,7 +68,7 @@ def build(
     except (TypeError, ValueError) as error:
         raise TargetError(f"the parameters of {_name(function)} are unknown: {error}") from error
     ours = {"shard": shard, "shards": shards, "seed": seed}
-    values = {key: value for key, value in ours.items() if _accepts(parameters, key)}
+    values: dict[str, object] = {key: ours[key] for key in ours if _accepts(parameters, key)}
     values |= _options(function, parameters, options, ours)
     missing = [key for key in _named(parameters, required=True) if key not in values]
     if missing:
