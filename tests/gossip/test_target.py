@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, Optional
 
 import pytest
 
-import models
 from gossip.errors import TargetError
 from gossip.target import build, load
+from models import partition
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -67,6 +67,10 @@ def write(directory: Path, name: str, *texts: str) -> Path:
     return file
 
 
+def called(target: str) -> object:
+    return load(target)()
+
+
 def refusal(target: str) -> str:
     with pytest.raises(TargetError) as caught:
         load(target)
@@ -90,7 +94,7 @@ def refusal_to_build(function: object, **options: str) -> str:
 
 def test_a_function_in_a_file_is_found_whatever_the_directory(tmp_path: Path) -> None:
     file = write(tmp_path, "some where/found_it.py", "def learner(): return 'it'")
-    assert load(f"{file}:learner")() == "it"  # type: ignore[comparison-overlap]
+    assert called(f"{file}:learner") == "it"
 
 
 def test_a_relative_path_is_seen_from_the_current_directory(
@@ -98,12 +102,13 @@ def test_a_relative_path_is_seen_from_the_current_directory(
 ) -> None:
     write(tmp_path, "relative_one.py", "def learner(): return 'it'")
     monkeypatch.chdir(tmp_path)
-    assert load("relative_one.py:learner")() == "it"  # type: ignore[comparison-overlap]
-    assert load("./relative_one.py:learner")() == "it"  # type: ignore[comparison-overlap]
+    assert called("relative_one.py:learner") == "it"
+    assert called("./relative_one.py:learner") == "it"
 
 
 def test_a_function_in_a_module_is_found() -> None:
-    assert load("models.partition:iid") is models.partition.iid
+    found: object = load("models.partition:iid")
+    assert found is partition.iid
 
 
 def test_modules_in_the_current_directory_are_found(
@@ -111,13 +116,13 @@ def test_modules_in_the_current_directory_are_found(
 ) -> None:
     write(tmp_path, "my_project/inner.py", "def learner(): return 'it'")
     monkeypatch.chdir(tmp_path)
-    assert load("my_project.inner:learner")() == "it"  # type: ignore[comparison-overlap]
+    assert called("my_project.inner:learner") == "it"
 
 
 def test_the_siblings_of_a_file_can_be_imported(tmp_path: Path) -> None:
     write(tmp_path, "my_sibling.py", "answer = 42")
     file = write(tmp_path, "with_sibling.py", "import my_sibling as s\ndef f(): return s.answer")
-    assert load(f"{file}:f")() == 42  # type: ignore[comparison-overlap]
+    assert called(f"{file}:f") == 42
 
 
 def test_a_sibling_called_models_is_the_one_that_its_neighbour_imports(tmp_path: Path) -> None:
@@ -137,14 +142,15 @@ def test_a_file_whose_name_is_taken_neither_hides_the_owner_nor_is_hidden(
     tmp_path: Path, name: str
 ) -> None:
     file = write(tmp_path, name, "from models import partition\ndef f(): return partition.iid")
-    assert load(f"{file}:f")() is models.partition.iid  # type: ignore[comparison-overlap]
-    assert load("models.partition:iid") is models.partition.iid
+    assert called(f"{file}:f") is partition.iid
+    found: object = load("models.partition:iid")
+    assert found is partition.iid
 
 
 def test_files_of_one_name_in_two_directories_are_two_modules(tmp_path: Path) -> None:
     one = write(tmp_path, "one/twin_file.py", "def f(): return 1")
     two = write(tmp_path, "two/twin_file.py", "def f(): return 2")
-    assert [load(f"{one}:f")(), load(f"{two}:f")()] == [1, 2]
+    assert [called(f"{one}:f"), called(f"{two}:f")] == [1, 2]
 
 
 def test_a_file_is_run_only_once(tmp_path: Path) -> None:
@@ -164,7 +170,7 @@ def test_what_a_file_defines_can_be_pickled(tmp_path: Path, name: str) -> None:
 
         def f(): return Value(3)
     """
-    value: object = load(f"{write(tmp_path, name, text)}:f")()
+    value: object = called(f"{write(tmp_path, name, text)}:f")
     assert pickle.loads(pickle.dumps(value)) == value
 
 
@@ -247,7 +253,7 @@ def test_a_file_that_failed_can_be_loaded_once_it_is_mended(tmp_path: Path) -> N
     file = write(tmp_path, "mended.py", "1 / 0")
     refusal(f"{file}:f")
     write(tmp_path, "mended.py", "def f(): return 'mended, and of another length'")
-    assert load(f"{file}:f")() == "mended, and of another length"  # type: ignore[comparison-overlap]
+    assert called(f"{file}:f") == "mended, and of another length"
 
 
 def test_a_missing_function_is_named_with_those_that_there_are(tmp_path: Path) -> None:
@@ -340,7 +346,7 @@ def test_options_are_converted_to_the_annotated_type(
 
 
 def test_options_without_annotation_take_the_type_of_their_default() -> None:
-    def function(count=1, lr=0.1, deep=False, name="a", home=Path(), other=None):  # type: ignore[no-untyped-def]  # noqa: B008
+    def function(count=1, lr=0.1, deep=False, name="a", home=Path(), other=None):  # type: ignore[no-untyped-def]
         return Recorder(count, lr, deep, name, home, other)
 
     options = {"count": "2", "lr": "3", "deep": "yes", "name": "4", "home": "x", "other": "5"}

@@ -1,0 +1,156 @@
+"""I/O: the network beside a training loop of your own.
+
+    with gossip.join(model, peers=["10.0.0.5:7946"]) as peer:
+        for inputs, targets in batches:
+            ...                      # your loop, your optimizer
+            peer.step(len(inputs))
+
+A background thread runs the network. `step` never waits for it: every `sync_every` steps it hands
+a copy of the model over, and takes in what was merged into the copy before that, by adding the
+difference. With nobody to exchange with, the model is never written to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from gossip.config import Config
+from gossip.host import Host
+from gossip.vector import flatten, layout, load
+
+
+def join(
+    model: nn.Module,
+    peers: Sequence[str] = (),
+    *,
+    sync_every: int = 10,
+    config: Config | None = None,
+    **settings: Any,
+) -> Member:
+    """Let a model learn together with others; use the result in a `with` statement.
+
+    Args:
+        model: yours; changed in place, in `step` and at the end only.
+        peers: HOST:PORT of some to begin with; none: wait to be found.
+        sync_every: steps between two syncs; what a merge may lag behind.
+        config: of the node; `settings` (`listen`, `state_dir`, ...) replace its fields.
+
+    Raises LayoutError if the model cannot be shared; entering raises what `Host` raises.
+    """
+    if sync_every < 1:
+        raise ValueError(f"sync_every is at least 1, not {sync_every}")
+    if isinstance(peers, str):
+        raise TypeError(f"peers is a list of HOST:PORT; write [{peers!r}]")
+    if peers:
+        settings["join"] = tuple(peers)
+    return Member(model, sync_every, replace(config or Config(), **settings))
+
+
+class Member:
+    """A model on the network; made by `join`."""
+
+    def __init__(self, model: nn.Module, sync_every: int, config: Config) -> None:
+        self._model = model
+        self._sync_every = sync_every
+        self._host = Host(layout(model), flatten(model), config)
+        self._steps = 0
+        self._samples = 0
+        self._handed_in: Tensor | None = None
+        self._merged: Future[Tensor] | None = None
+        self._up: Future[None] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        # A daemon thread: if your loop dies in a way that skips `with`, the process must end.
+        self._thread = threading.Thread(target=self._run, name="gossip", daemon=True)
+
+    @property
+    def id(self) -> str:
+        """Our id on the network."""
+        return str(self._host.me.id)
+
+    @property
+    def address(self) -> str:
+        """Where others reach us; give it to them as one of `peers`."""
+        return str(self._host.me.address)
+
+    def status(self) -> dict[str, object]:
+        """What `gossip status --json` prints."""
+        return self._call(self._status()).result()
+
+    def step(self, samples: int = 1) -> None:
+        """Say that the model has taken a step on so many samples.
+
+        Raises NotFinite, some steps late, if the model held NaN or infinity; the network has not
+        seen them.
+        """
+        self._steps += 1
+        self._samples += samples
+        due = self._steps >= self._sync_every
+        if due and (self._merged is None or self._merged.done()):
+            self._take_in()
+            self._hand_in()
+
+    def __enter__(self) -> Member:
+        self._thread.start()
+        self._up.result()
+        if self._host.restored:
+            load(self._model, self._host.agent.x)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take in the last merges, say goodbye, save."""
+        try:
+            if exception[0] is None:
+                self._take_in()
+                self._hand_in()
+                self._take_in()
+        finally:
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join()
+
+    def _hand_in(self) -> None:
+        self._handed_in = flatten(self._model)
+        self._merged = self._call(self._sync(self._handed_in, self._samples))
+        self._steps = self._samples = 0
+
+    def _take_in(self) -> None:
+        """Add to the model what was merged into the copy that was handed in last."""
+        if self._merged is None or self._handed_in is None:
+            return
+        merging, handed_in = self._merged, self._handed_in
+        self._merged = self._handed_in = None
+        merged = merging.result()
+        if merged is not handed_in:
+            load(self._model, flatten(self._model) + (merged - handed_in))
+
+    # in the background ---------------------------------------------------------------------------
+
+    def _call(self, work: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _sync(self, parameters: Tensor, samples: int) -> Tensor:
+        return self._host.sync(parameters, samples)
+
+    async def _status(self) -> dict[str, object]:
+        return self._host.status()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._serve())
+            except BaseException as error:
+                if self._up.done():
+                    raise
+                self._up.set_exception(error)
+
+    async def _serve(self) -> None:
+        async with self._host:
+            self._up.set_result(None)
+            await self._over.wait()

@@ -1,0 +1,476 @@
+"""I/O: one port number for UDP and TCP; packets go in, packets come out.
+
+A datagram is a UDP datagram. A stream is one HTTP request, `POST /v1/packet`: its body is the
+packet, its answer is 204 as soon as all of it has arrived. Nothing here knows a message.
+
+Both ports are open to strangers, so everything that one of them can make us keep has a limit:
+connections in all and from one address, header bytes, bytes of a body and of all bodies together,
+and time. One rule of time holds in both directions: a body must not stand still for `stall`
+seconds, and over its whole length it must not be slower than `slowest`. What a stranger gets wrong
+is counted and not logged.
+
+Nothing is repeated here: whoever needs a packet to arrive sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from ipaddress import ip_address
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from p2p.errors import P2PError, PortInUse
+from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
+from p2p.peer import Address
+from p2p.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/packet"
+CHUNK = 256 << 10  # bytes handed to TCP at a time
+DRAIN = 64  # datagrams read per wake-up: 7 times what asyncio's own endpoint does
+RECEIVE_BUFFER = 4 << 20  # bytes the kernel may hold while we are busy; it may grant less
+PORT_ATTEMPTS = 16  # to find a number that is free for both UDP and TCP
+HEADERS = {"max_line_size": 1024, "max_field_size": 1024, "max_headers": 32}
+LINGER = 1.0  # seconds for which a refused body is read and thrown away, so that the answer arrives
+UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
+PEER_AT_FAULT = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """What strangers and slow peers may cost."""
+
+    most_connections: int = 256
+    """Inbound connections at a time, and destinations that streams wait for. A guess."""
+
+    most_per_address: int = 16
+    """Inbound connections from one IPv4 address or IPv6 /64 network; loopback is exempt. A
+    guess."""
+
+    idle: float = 30.0
+    """Seconds until an inbound connection must have sent the head of a request. A guess; above
+    the 15 s after which aiohttp's client stops using a connection, or requests would be lost."""
+
+    connect: float = 5.0
+    """Seconds until a connection must be made; a lost SYN is sent again after 1 s and 3 s."""
+
+    stall: float = 30.0
+    """Seconds for which a body may stand still. A guess."""
+
+    slowest: float = 100_000.0
+    """Bytes per second that a body must make on average after the first `stall`. A guess."""
+
+    most_waiting: int = 8
+    """Streams that wait for one destination. A guess."""
+
+    lane_bytes: int = 64 << 20
+    """Bytes that wait for one destination, unless it is a single stream. A guess."""
+
+    pending_bytes: int = 2 * MAX_STREAM
+    """Bytes of unfinished inbound bodies together, and of outbound streams together."""
+
+    def deadline(self, began: float, now: float, moved: int) -> float:
+        """When a body must have made its next step, having moved so many bytes since it began."""
+        return min(now, began + moved / self.slowest) + self.stall
+
+
+_DEFAULTS = EndpointConfig()
+
+
+class Endpoint:
+    """Two sockets with one port number.
+
+    Args:
+        on_packet: called on the event loop with every packet that arrives. What it raises goes to
+            the loop's exception handler, and the endpoint goes on.
+        max_stream: bytes; a longer stream is refused.
+    """
+
+    def __init__(
+        self,
+        on_packet: Callable[[Packet], None],
+        *,
+        max_stream: int = MAX_STREAM,
+        config: EndpointConfig = _DEFAULTS,
+    ) -> None:
+        self.traffic = Traffic()
+        self._on_packet = on_packet
+        self._udp: socket.socket | None = None  # None: not open
+        self._outbox = _Outbox(self.traffic, config)
+        self._inbox = _Inbox(self._deliver, self.traffic, max_stream, config)
+
+    async def open(self, listen: Address) -> Address:
+        """Listen, and say where; port 0 means any that is free. IPv6 listens to IPv6 only.
+
+        Raises:
+            PortInUse: for UDP or TCP.
+            P2PError: the host is no IP address of this machine, or the port is privileged.
+        """
+        udp, tcp = _bind(listen)
+        try:
+            await self._inbox.open(tcp)
+        except BaseException:
+            udp.close()
+            tcp.close()
+            raise
+        self._udp = udp
+        self._outbox.open()
+        asyncio.get_running_loop().add_reader(udp, self._on_readable)
+        return Address(listen.host, udp.getsockname()[1])
+
+    async def close(self) -> None:
+        """Close everything. Datagrams have left already; streams on their way are broken off."""
+        if self._udp is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._udp)
+        self._udp.close()
+        self._udp = None
+        await self._outbox.close()
+        await self._inbox.close()
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet, or drop and count it; never waits.
+
+        Dropped: a datagram that the kernel has no room for; a stream when too much waits already,
+        or when the very same bytes wait already; anything to a host that is not an IP address of
+        the family we listen on, or while the endpoint is not open.
+
+        Raises:
+            ValueError: a datagram above MAX_DATAGRAM.
+        """
+        if self._udp is None or _family(packet.address.host) != self._udp.family:
+            self.traffic.dropped_out += 1
+        elif packet.channel is Channel.STREAM:
+            self._outbox.put(packet.address, packet.data)
+        elif len(packet.data) > MAX_DATAGRAM:
+            raise ValueError(
+                f"a datagram of {len(packet.data)} bytes is above {MAX_DATAGRAM}; send a stream"
+            )
+        else:
+            try:
+                self._udp.sendto(packet.data, packet.address)
+            except OSError:
+                self.traffic.dropped_out += 1
+            else:
+                self.traffic.packets_sent += 1
+                self.traffic.bytes_sent += len(packet.data)
+
+    def _on_readable(self) -> None:
+        for _ in range(DRAIN):
+            if self._udp is None:
+                return  # a packet made somebody close us
+            try:
+                data, source = self._udp.recvfrom(MAX_DATAGRAM + 1)
+            except OSError:  # nothing left, or the echo of a datagram that we sent
+                return
+            if len(data) > MAX_DATAGRAM:
+                self.traffic.dropped_in += 1
+            else:
+                self._deliver(Packet(Address(source[0], source[1]), data, Channel.DATAGRAM))
+
+    def _deliver(self, packet: Packet) -> None:
+        if self._udp is not None:
+            self.traffic.packets_received += 1
+            self.traffic.bytes_received += len(packet.data)
+            self._on_packet(packet)
+
+
+# sockets -------------------------------------------------------------------------------------------
+
+
+@lru_cache(4096)
+def _family(host: str) -> socket.AddressFamily | None:
+    """Of an IP address; None for a name, which would have to be looked up."""
+    try:
+        return socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+    except ValueError:
+        return None
+
+
+def _bind(listen: Address) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a listening TCP socket with one port number."""
+    family = _family(listen.host)
+    if family is None:
+        raise P2PError(f"cannot listen on {listen}: {listen.host!r} is not an IP address")
+    for left in reversed(range(1 if listen.port else PORT_ATTEMPTS)):
+        kind = "TCP"
+        with ExitStack() as stack:
+            try:
+                tcp = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections linger
+                _bind_one(tcp, listen)
+                tcp.listen()
+                kind = "UDP"
+                udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+                _bind_one(udp, Address(listen.host, tcp.getsockname()[1]))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise P2PError(
+                        f"cannot listen on {listen}: {error.strerror}; give --listen HOST:PORT with "
+                        "an address of this machine and a port above 1023"
+                    ) from error
+                if not left:
+                    raise PortInUse(
+                        f"{listen} is taken ({kind}): another process listens there; give another "
+                        "--listen HOST:PORT"
+                    ) from error
+            else:
+                stack.pop_all()
+                return udp, tcp
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _bind_one(sock: socket.socket, address: Address) -> None:
+    sock.setblocking(False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(address)
+
+
+# streams out ---------------------------------------------------------------------------------------
+
+
+class _Outbox:
+    """Streams that wait, in one lane for each destination; a lane sends one at a time.
+
+    What does not fit is dropped, rather than what waits: that may be on its way already. When a
+    destination fails, all that waits for it is dropped.
+    """
+
+    def __init__(self, traffic: Traffic, config: EndpointConfig) -> None:
+        self._traffic = traffic
+        self._config = config
+        self._lanes: dict[Address, deque[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending = 0  # bytes in all lanes
+
+    def open(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
+
+    def put(self, address: Address, data: bytes) -> None:
+        lane = self._lanes.get(address)
+        if not self._has_room(lane or deque(), len(data)) or (lane and data in lane):
+            self._traffic.dropped_out += 1
+            return
+        self._pending += len(data)
+        if lane is not None:
+            lane.append(data)
+            return
+        self._lanes[address] = deque([data])
+        task = asyncio.create_task(self._empty(address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _has_room(self, lane: deque[bytes], size: int) -> bool:
+        if not lane and len(self._lanes) >= self._config.most_connections:
+            return False
+        if lane and sum(map(len, lane)) + size > self._config.lane_bytes:
+            return False
+        return (
+            len(lane) < self._config.most_waiting
+            and self._pending + size <= self._config.pending_bytes
+        )
+
+    async def _empty(self, address: Address) -> None:
+        lane = self._lanes[address]
+        try:
+            while lane:
+                status = await self._post(address, lane[0])
+                size = len(lane.popleft())
+                self._pending -= size
+                if status == 204:
+                    self._traffic.packets_sent += 1
+                    self._traffic.bytes_sent += size
+                else:
+                    self._traffic.dropped_out += 1
+                    log.debug("%s refused a stream of %d bytes: %d", address, size, status)
+        except UNREACHABLE as error:
+            log.debug("no stream to %s, %d dropped: %r", address, len(lane), error)
+        finally:
+            self._traffic.dropped_out += len(lane)
+            self._pending -= sum(map(len, lane))
+            del self._lanes[address]
+
+    async def _post(self, address: Address, data: bytes) -> int:
+        url = URL.build(scheme="http", host=address.host, port=address.port, path=PATH)
+        headers = {"Content-Length": str(len(data))}
+        async with (
+            asyncio.timeout(self._config.stall) as timeout,
+            aclosing(self._chunks(data, timeout)) as chunks,
+            # Following a redirect would let a peer choose whom we talk to.
+            self._session.post(url, data=chunks, headers=headers, allow_redirects=False) as answer,
+        ):
+            return answer.status
+
+    async def _chunks(
+        self, data: bytes, timeout: asyncio.Timeout
+    ) -> AsyncGenerator[memoryview, None]:
+        # As one piece of bytes it would be copied, which halves the speed.
+        view, now = memoryview(data), asyncio.get_running_loop().time
+        began = now()
+        for start in range(0, len(view), CHUNK):
+            timeout.reschedule(self._config.deadline(began, now(), start))
+            yield view[start : start + CHUNK]
+
+
+# streams in ----------------------------------------------------------------------------------------
+
+
+class _Inbox:
+    """An HTTP server for one kind of request."""
+
+    def __init__(
+        self,
+        deliver: Callable[[Packet], None],
+        traffic: Traffic,
+        max_stream: int,
+        config: EndpointConfig,
+    ) -> None:
+        self._deliver = deliver
+        self._traffic = traffic
+        self._max_stream = max_stream
+        self._config = config
+        self._pending = 0  # bytes of bodies that are not complete
+        self._connections: dict[_Connection, bytes] = {}  # and where each comes from
+
+    async def open(self, listener: socket.socket) -> None:
+        # A request whose connection is lost is over.
+        self._http = web.Server(self._receive, handler_cancellation=True)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self, self._http, self._config.idle), sock=listener
+        )
+
+    async def close(self) -> None:
+        self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._http.shutdown(1.0)
+        while self._connections:  # a transport says one turn of the loop later that it is closed
+            await asyncio.sleep(0)
+
+    def admit(self, connection: _Connection) -> bool:
+        """Whether there may be one more connection from there."""
+        host = ip_address(connection.peer.host)
+        source = host.packed[:8]  # whoever has an IPv6 address has 2**64 of them
+        same = sum(source == other for other in self._connections.values())
+        if len(self._connections) >= self._config.most_connections or (
+            same >= self._config.most_per_address and not host.is_loopback
+        ):
+            self._traffic.dropped_in += 1
+            return False
+        self._connections[connection] = source
+        return True
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is lost."""
+        self._connections.pop(connection, None)
+
+    def refuse(self, status: int) -> web.Response:
+        """An answer after which the connection is closed."""
+        self._traffic.dropped_in += 1
+        response = web.Response(status=status, headers=NAME)
+        response.force_close()
+        return response
+
+    async def _receive(self, request: web.BaseRequest) -> web.Response:
+        if request.method != "POST" or request.path != PATH:
+            return self.refuse(404)
+        if request.content_length is None:
+            return self.refuse(411)
+        if request.content_length > self._max_stream:
+            return self.refuse(413)
+        body = BytesIO()  # grows with what arrives, whatever was announced; one copy, no more
+        try:
+            if not await self._read(request.content, body):
+                return self.refuse(503)
+        except TimeoutError:
+            return self.refuse(408)
+        finally:
+            self._pending -= body.tell()
+        peer = cast(_Connection, request.protocol).peer
+        packet = Packet(peer, body.getvalue(), Channel.STREAM)
+        asyncio.get_running_loop().call_soon(self._deliver, packet)  # what it raises is not HTTP's
+        return web.Response(status=204, headers=NAME)
+
+    async def _read(self, content: aiohttp.StreamReader, body: BytesIO) -> bool:
+        """Read to the end; False if all bodies together take too much. Raises TimeoutError."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        async with asyncio.timeout(self._config.stall) as timeout:
+            while chunk := await content.readany():
+                body.write(chunk)
+                self._pending += len(chunk)
+                if self._pending > self._config.pending_bytes:
+                    return False
+                timeout.reschedule(self._config.deadline(began, now(), body.tell()))
+        return True
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, of which there are only so many, and which is silent about bad HTTP."""
+
+    def __init__(self, inbox: _Inbox, server: web.Server, idle: float) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=idle,
+            access_log=None,  # type: ignore[arg-type]
+            lingering_time=LINGER,
+            auto_decompress=False,  # or a small body could become a big one
+            **HEADERS,
+        )
+        self._inbox = inbox
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.peer = Address(*transport.get_extra_info("peername")[:2])
+        self._socket = cast(asyncio.Transport, transport)
+        if self._inbox.admit(self):
+            super().connection_made(transport)
+        else:
+            self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._inbox.forget(self)
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Close at once, whatever waits to be written."""
+        self._socket.abort()
+
+    def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        response = super().handle_error(*args, **kwargs)
+        response.headers.update(NAME)
+        return response
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(kwargs.get("exc_info"), PEER_AT_FAULT):
+            super().log_exception(*args, **kwargs)

@@ -1,0 +1,167 @@
+"""I/O: an Ed25519 key pair on disk, and a lock so that only one node uses it.
+
+The private key is stored as PEM (PKCS #8), which any tool reads and which cannot be mistaken for
+something else, in a file that only its owner may read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from p2p.errors import IdentityError
+from p2p.peer import PeerId
+
+MAX_FILE = 4096  # bytes; a key takes 119
+
+
+class Identity:
+    """A private key; whoever has it is the peer `id`."""
+
+    __slots__ = ("_key", "id")
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.id = PeerId(key.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """A new one, from the system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    def sign(self, data: bytes) -> bytes:
+        """A signature of 64 bytes; `verify` checks it."""
+        return self._key.sign(data)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.id.short})"
+
+
+def verify(peer_id: PeerId, signature: bytes, data: bytes) -> bool:
+    """Whether the owner of that id has signed the data. Never raises, whatever the bytes."""
+    try:
+        Ed25519PublicKey.from_public_bytes(peer_id).verify(signature, data)
+    except (InvalidSignature, ValueError):  # ValueError: the id is no point of the curve
+        return False
+    return True
+
+
+def load_or_create(path: Path) -> Identity:
+    """The identity in that file; a new one if there is no file.
+
+    Raises:
+        IdentityError: the file cannot be used, or not be written; the text says what to do.
+    """
+    try:
+        try:
+            return _load(path)
+        except FileNotFoundError:
+            _create(path)
+            return _load(path)
+    except OSError as error:
+        raise IdentityError(
+            f"cannot use {path}: {error.strerror}; make its directory writable for you, or give "
+            "another --state-dir"
+        ) from error
+
+
+def _load(path: Path) -> Identity:
+    # Without O_NONBLOCK a named pipe in the place of the file would block us.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise IdentityError(f"{path} is not a file; move it away to get a new identity")
+        if status.st_mode & 0o077:
+            raise IdentityError(
+                f"others can read the private key in {path} (mode {status.st_mode & 0o777:o}): "
+                f"chmod 600 {path}"
+            )
+        pem = file.read(MAX_FILE)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        # The cause is left out on purpose: it may quote the file.
+        raise IdentityError(
+            f"{path} holds no Ed25519 private key in PEM without a password; restore it from a "
+            "backup, or move it away to get a new identity"
+        ) from None
+    return Identity(key)
+
+
+def _create(path: Path) -> None:
+    """Write a new key: complete, or not at all, and never over another."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike rename, fails if somebody was faster
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def lock(state_dir: Path) -> Iterator[None]:
+    """Keep others out of the directory; the system lets go when the process ends, however.
+
+    Raises:
+        IdentityError: another process holds it, or the directory cannot be used.
+    """
+    path = state_dir / "lock"
+    try:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+    except OSError as error:
+        raise IdentityError(
+            f"cannot use {state_dir}: {error.strerror}; give another --state-dir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = file.read(20).decode("ascii", "replace").strip()
+            who = f" (process {holder})" if holder.isdigit() else ""
+            raise IdentityError(
+                f"another node runs with {state_dir}{who}; stop it or give another --state-dir"
+            ) from None
+        except OSError as error:
+            raise IdentityError(
+                f"cannot lock {path}: {error.strerror}; give a --state-dir on a local disk"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n".encode())
+        try:
+            yield
+        finally:
+            file.truncate(0)  # the file stays: removing it would let two nodes lock two files
