@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from ipaddress import ip_address
@@ -35,7 +35,7 @@ from yarl import URL
 from p2p.errors import P2PError, PortInUse
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
 from p2p.peer import Address
-from p2p.traffic import Traffic
+from p2p.traffic import EndpointConfig, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -44,49 +44,11 @@ CHUNK = 256 << 10  # bytes handed to TCP at a time
 DRAIN = 64  # datagrams read per wake-up: 7 times what asyncio's own endpoint does
 RECEIVE_BUFFER = 4 << 20  # bytes the kernel may hold while we are busy; it may grant less
 PORT_ATTEMPTS = 16  # to find a number that is free for both UDP and TCP
-HEADERS = {"max_line_size": 1024, "max_field_size": 1024, "max_headers": 32}
+HEADER, HEADERS = 1024, 32  # bytes of one header line, and how many there may be
 LINGER = 1.0  # seconds for which a refused body is read and thrown away, so that the answer arrives
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 PEER_AT_FAULT = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointConfig:
-    """What strangers and slow peers may cost."""
-
-    most_connections: int = 256
-    """Inbound connections at a time, and destinations that streams wait for. A guess."""
-
-    most_per_address: int = 16
-    """Inbound connections from one IPv4 address or IPv6 /64 network; loopback is exempt. A
-    guess."""
-
-    idle: float = 30.0
-    """Seconds until an inbound connection must have sent the head of a request. A guess; above
-    the 15 s after which aiohttp's client stops using a connection, or requests would be lost."""
-
-    connect: float = 5.0
-    """Seconds until a connection must be made; a lost SYN is sent again after 1 s and 3 s."""
-
-    stall: float = 30.0
-    """Seconds for which a body may stand still. A guess."""
-
-    slowest: float = 100_000.0
-    """Bytes per second that a body must make on average after the first `stall`. A guess."""
-
-    most_waiting: int = 8
-    """Streams that wait for one destination. A guess."""
-
-    lane_bytes: int = 64 << 20
-    """Bytes that wait for one destination, unless it is a single stream. A guess."""
-
-    pending_bytes: int = 2 * MAX_STREAM
-    """Bytes of unfinished inbound bodies together, and of outbound streams together."""
-
-    def deadline(self, began: float, now: float, moved: int) -> float:
-        """When a body must have made its next step, having moved so many bytes since it began."""
-        return min(now, began + moved / self.slowest) + self.stall
 
 
 _DEFAULTS = EndpointConfig()
@@ -190,7 +152,7 @@ class Endpoint:
             self._on_packet(packet)
 
 
-# sockets -------------------------------------------------------------------------------------------
+# sockets -----------------------------------------------------------------------------------------
 
 
 @lru_cache(4096)
@@ -204,46 +166,40 @@ def _family(host: str) -> socket.AddressFamily | None:
 
 def _bind(listen: Address) -> tuple[socket.socket, socket.socket]:
     """A UDP and a listening TCP socket with one port number."""
-    family = _family(listen.host)
-    if family is None:
-        raise P2PError(f"cannot listen on {listen}: {listen.host!r} is not an IP address")
     for left in reversed(range(1 if listen.port else PORT_ATTEMPTS)):
-        kind = "TCP"
-        with ExitStack() as stack:
-            try:
-                tcp = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections linger
-                _bind_one(tcp, listen)
-                tcp.listen()
-                kind = "UDP"
-                udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-                udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-                _bind_one(udp, Address(listen.host, tcp.getsockname()[1]))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise P2PError(
-                        f"cannot listen on {listen}: {error.strerror}; give --listen HOST:PORT with "
-                        "an address of this machine and a port above 1023"
-                    ) from error
-                if not left:
-                    raise PortInUse(
-                        f"{listen} is taken ({kind}): another process listens there; give another "
-                        "--listen HOST:PORT"
-                    ) from error
-            else:
-                stack.pop_all()
-                return udp, tcp
+        try:
+            return _bind_once(listen)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise P2PError(
+                    f"cannot listen on {listen}: {os.strerror(error.errno or 0)}; give --listen "
+                    "HOST:PORT with an address of this machine and a port above 1023"
+                ) from error
+            if not left:
+                raise PortInUse(
+                    f"{listen} is taken: another process listens there, by TCP or UDP; give "
+                    "another --listen HOST:PORT"
+                ) from error
     raise AssertionError("the last attempt returns or raises")
 
 
-def _bind_one(sock: socket.socket, address: Address) -> None:
-    sock.setblocking(False)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind(address)
+def _bind_once(listen: Address) -> tuple[socket.socket, socket.socket]:
+    family = _family(listen.host)
+    if family is None:
+        raise P2PError(f"cannot listen on {listen}: {listen.host!r} is not an IP address")
+    with ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(listen, family=family))
+        udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        udp.setblocking(False)
+        udp.bind((listen.host, tcp.getsockname()[1]))
+        stack.pop_all()
+    return udp, tcp
 
 
-# streams out ---------------------------------------------------------------------------------------
+# streams out -------------------------------------------------------------------------------------
 
 
 class _Outbox:
@@ -274,30 +230,30 @@ class _Outbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A task that never began has not emptied its lane.
+        self._traffic.dropped_out += sum(map(len, self._lanes.values()))
         await self._session.close()
 
     def put(self, address: Address, data: bytes) -> None:
-        lane = self._lanes.get(address)
-        if not self._has_room(lane or deque(), len(data)) or (lane and data in lane):
+        lane = self._lanes.get(address, deque())
+        if not self._fits(lane, data):
             self._traffic.dropped_out += 1
             return
         self._pending += len(data)
-        if lane is not None:
-            lane.append(data)
-            return
-        self._lanes[address] = deque([data])
-        task = asyncio.create_task(self._empty(address))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        lane.append(data)
+        if address not in self._lanes:
+            self._lanes[address] = lane
+            task = asyncio.create_task(self._empty(address))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _has_room(self, lane: deque[bytes], size: int) -> bool:
-        if not lane and len(self._lanes) >= self._config.most_connections:
-            return False
-        if lane and sum(map(len, lane)) + size > self._config.lane_bytes:
-            return False
+    def _fits(self, lane: deque[bytes], data: bytes) -> bool:
         return (
-            len(lane) < self._config.most_waiting
-            and self._pending + size <= self._config.pending_bytes
+            (bool(lane) or len(self._lanes) < self._config.most_connections)
+            and len(lane) < self._config.most_waiting
+            and (not lane or sum(map(len, lane)) + len(data) <= self._config.lane_bytes)
+            and self._pending + len(data) <= self._config.pending_bytes
+            and data not in lane
         )
 
     async def _empty(self, address: Address) -> None:
@@ -324,25 +280,25 @@ class _Outbox:
         url = URL.build(scheme="http", host=address.host, port=address.port, path=PATH)
         headers = {"Content-Length": str(len(data))}
         async with (
-            asyncio.timeout(self._config.stall) as timeout,
-            aclosing(self._chunks(data, timeout)) as chunks,
+            asyncio.timeout(self._config.stall) as alarm,
+            aclosing(self._chunks(data, alarm)) as chunks,
             # Following a redirect would let a peer choose whom we talk to.
             self._session.post(url, data=chunks, headers=headers, allow_redirects=False) as answer,
         ):
             return answer.status
 
     async def _chunks(
-        self, data: bytes, timeout: asyncio.Timeout
+        self, data: bytes, alarm: asyncio.Timeout
     ) -> AsyncGenerator[memoryview, None]:
         # As one piece of bytes it would be copied, which halves the speed.
         view, now = memoryview(data), asyncio.get_running_loop().time
         began = now()
         for start in range(0, len(view), CHUNK):
-            timeout.reschedule(self._config.deadline(began, now(), start))
+            alarm.reschedule(self._config.deadline(began, now(), start))
             yield view[start : start + CHUNK]
 
 
-# streams in ----------------------------------------------------------------------------------------
+# streams in --------------------------------------------------------------------------------------
 
 
 class _Inbox:
@@ -355,8 +311,8 @@ class _Inbox:
         max_stream: int,
         config: EndpointConfig,
     ) -> None:
+        self.traffic = traffic
         self._deliver = deliver
-        self._traffic = traffic
         self._max_stream = max_stream
         self._config = config
         self._pending = 0  # bytes of bodies that are not complete
@@ -373,19 +329,20 @@ class _Inbox:
         self._server.close()
         for connection in list(self._connections):
             connection.abort()
+            await connection.lost.wait()
         await self._http.shutdown(1.0)
-        while self._connections:  # a transport says one turn of the loop later that it is closed
-            await asyncio.sleep(0)
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there may be one more connection from there."""
         host = ip_address(connection.peer.host)
         source = host.packed[:8]  # whoever has an IPv6 address has 2**64 of them
         same = sum(source == other for other in self._connections.values())
-        if len(self._connections) >= self._config.most_connections or (
-            same >= self._config.most_per_address and not host.is_loopback
+        if (
+            not self._server.is_serving()  # accepted just before we closed
+            or len(self._connections) >= self._config.most_connections
+            or (same >= self._config.most_per_address and not host.is_loopback)
         ):
-            self._traffic.dropped_in += 1
+            self.traffic.dropped_in += 1
             return False
         self._connections[connection] = source
         return True
@@ -396,7 +353,7 @@ class _Inbox:
 
     def refuse(self, status: int) -> web.Response:
         """An answer after which the connection is closed."""
-        self._traffic.dropped_in += 1
+        self.traffic.dropped_in += 1
         response = web.Response(status=status, headers=NAME)
         response.force_close()
         return response
@@ -414,6 +371,9 @@ class _Inbox:
                 return self.refuse(503)
         except TimeoutError:
             return self.refuse(408)
+        except asyncio.CancelledError:
+            self.traffic.dropped_in += 1
+            raise
         finally:
             self._pending -= body.tell()
         peer = cast(_Connection, request.protocol).peer
@@ -425,13 +385,13 @@ class _Inbox:
         """Read to the end; False if all bodies together take too much. Raises TimeoutError."""
         now = asyncio.get_running_loop().time
         began = now()
-        async with asyncio.timeout(self._config.stall) as timeout:
+        async with asyncio.timeout(self._config.stall) as alarm:
             while chunk := await content.readany():
                 body.write(chunk)
                 self._pending += len(chunk)
                 if self._pending > self._config.pending_bytes:
                     return False
-                timeout.reschedule(self._config.deadline(began, now(), body.tell()))
+                alarm.reschedule(self._config.deadline(began, now(), body.tell()))
         return True
 
 
@@ -446,9 +406,12 @@ class _Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]
             lingering_time=LINGER,
             auto_decompress=False,  # or a small body could become a big one
-            **HEADERS,
+            max_line_size=HEADER,
+            max_field_size=HEADER,
+            max_headers=HEADERS,
         )
         self._inbox = inbox
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = Address(*transport.get_extra_info("peername")[:2])
@@ -460,6 +423,7 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._inbox.forget(self)
+        self.lost.set()
         super().connection_lost(exc)
 
     def abort(self) -> None:
@@ -467,6 +431,7 @@ class _Connection(web.RequestHandler):
         self._socket.abort()
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        self._inbox.traffic.dropped_in += 1
         response = super().handle_error(*args, **kwargs)
         response.headers.update(NAME)
         return response

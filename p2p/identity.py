@@ -141,12 +141,12 @@ def lock(state_dir: Path) -> Iterator[None]:
     """
     path = state_dir / "lock"
     try:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise IdentityError(
             f"cannot use {state_dir}: {error.strerror}; give another --state-dir"
         ) from error
-    with file:
+    with open(descriptor, "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

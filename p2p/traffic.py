@@ -1,8 +1,48 @@
-"""What went through an endpoint."""
+"""What may go through an endpoint, and what did."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from p2p.packet import MAX_STREAM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """What strangers and slow peers may cost."""
+
+    most_connections: int = 256
+    """Inbound connections at a time, and destinations that streams wait for. A guess."""
+
+    most_per_address: int = 16
+    """Inbound connections from one IPv4 address or IPv6 /64 network; loopback is exempt. A
+    guess."""
+
+    idle: float = 30.0
+    """Seconds until an inbound connection must have sent the head of a request. A guess; above
+    the 15 s after which aiohttp's client stops using a connection, or requests would be lost."""
+
+    connect: float = 5.0
+    """Seconds until a connection must be made; a lost SYN is sent again after 1 s and 3 s."""
+
+    stall: float = 30.0
+    """Seconds for which a body may stand still. A guess."""
+
+    slowest: float = 100_000.0
+    """Bytes per second that a body must make on average after the first `stall`. A guess."""
+
+    most_waiting: int = 8
+    """Streams that wait for one destination. A guess."""
+
+    lane_bytes: int = 64 << 20
+    """Bytes that wait for one destination, unless it is a single stream. A guess."""
+
+    pending_bytes: int = 2 * MAX_STREAM
+    """Bytes of unfinished inbound bodies together, and of outbound streams together."""
+
+    def deadline(self, began: float, now: float, moved: int) -> float:
+        """When a body must have made its next step, having moved so many bytes since it began."""
+        return min(now, began + moved / self.slowest) + self.stall
 
 
 @dataclass(slots=True)

@@ -1,0 +1,189 @@
+"""Rows of small integers in few bytes.
+
+Each row chooses a number of low bits, which are stored as they are, and codes the high parts apart
+from them, in the smallest of three ways:
+
+    NONE    there are none: every number fits the low bits
+    UNARY   q zeros and a one: with the low bits, Golomb-Rice coding, which is within a few per cent
+            of the entropy of geometric gaps and has no tables to send. For short rows.
+    BYTES   one byte each, through zstandard, whose Huffman tables learn the distribution anew every
+            128 KiB; 255 says that the rest follows as a varint at the end. For long rows.
+
+    head    1 byte: way * 32 + low bits
+    low     ceil(k * low bits / 8) bytes
+    length  varint, of the coded high parts (absent for NONE)
+    high    that many bytes
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from gossip.errors import CodecError
+
+NONE, UNARY, BYTES = range(3)
+MOST_LOW = 31
+LONG = 256  # numbers; below, zstandard's own headers cost more than it saves. Measured.
+VERY_LONG = 1 << 16  # numbers; above, zstandard is always ahead and ten times as fast. Measured.
+ESCAPE = 255
+LEVEL = 1  # of zstandard: Huffman coding alone; higher ones search for matches that are not there
+
+Integers = NDArray[np.integer[Any]]
+
+
+def varint(number: int) -> bytes:
+    """Seven bits a byte, lowest first; the top bit says that more follow."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def pack(numbers: Integers) -> bytes:
+    """Code a row of integers from 0 to 2^31 - 1."""
+    fixed = int(numbers.max(initial=0)).bit_length()
+    best = _coded_high(numbers)
+    if best is not None:
+        way, low, high = best
+        if len(high) * 8 + len(numbers) * low < len(numbers) * fixed:
+            return _row(way, numbers, low, high)
+    return _row(NONE, numbers, fixed, None)
+
+
+def _coded_high(numbers: Integers) -> tuple[int, int, bytes] | None:
+    """The better way to code high parts, its low bits, and the bytes; None for an empty row."""
+    if len(numbers) == 0:
+        return None
+    found = []
+    mean = float(numbers.mean())
+    if len(numbers) >= LONG:
+        low = int(mean / 16).bit_length()
+        found.append((BYTES, low, _bytes(numbers >> low if low else numbers)))
+    if len(numbers) < VERY_LONG:
+        guess = max(0, int(mean * 0.69).bit_length() - 1)
+        low = min(max(0, guess - 1), guess, guess + 1, key=lambda low: _unary_bits(numbers, low))
+        found.append((UNARY, low, _unary(numbers >> low)))
+    return min(found, key=lambda row: len(row[2]) * 8 + len(numbers) * row[1])
+
+
+def _unary_bits(numbers: Integers, low: int) -> int:
+    return len(numbers) * (low + 1) + int((numbers >> low).sum(dtype=np.int64))
+
+
+def _row(way: int, numbers: Integers, low: int, high: bytes | None) -> bytes:
+    head = bytes((way << 5 | low,)) + _pack_low(numbers, low)
+    return head if high is None else head + varint(len(high)) + high
+
+
+def _pack_low(numbers: Integers, low: int) -> bytes:
+    if low == 0:
+        return b""
+    if low == 8 and numbers.dtype == np.uint8:
+        return numbers.tobytes()
+    planes = (numbers[:, None] >> np.arange(low, dtype=numbers.dtype)) & 1
+    return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
+
+
+def _unary(high: Integers) -> bytes:
+    ends = np.cumsum(high.astype(np.int64) + 1) - 1
+    bits = np.zeros(int(ends[-1]) + 1 if len(ends) else 0, np.uint8)
+    bits[ends] = 1
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _bytes(high: Integers) -> bytes:
+    symbols = np.minimum(high, ESCAPE).astype(np.uint8)
+    rest = b"".join(varint(int(number) - ESCAPE) for number in high[symbols == ESCAPE])
+    return zstandard.ZstdCompressor(level=LEVEL).compress(symbols.tobytes() + rest)
+
+
+class Reader:
+    """Takes a message apart; everything raises only CodecError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """The next bytes."""
+        piece = self._data[self._at : self._at + size]
+        if len(piece) != size:
+            raise CodecError(f"{size} bytes wanted at {self._at} of {len(self._data)}")
+        self._at += size
+        return piece
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        """The next varint, below 2^35."""
+        number = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number
+        raise CodecError("a varint does not end")
+
+    def finish(self) -> None:
+        """Nothing may be left."""
+        if self._at != len(self._data):
+            raise CodecError(f"{len(self._data) - self._at} bytes are left over")
+
+    def integers(self, count: int, limit: int) -> NDArray[np.int64]:
+        """A row of `count` integers, each at most `limit`."""
+        head = self.byte()
+        way, low = head >> 5, head & MOST_LOW
+        if way > BYTES or (1 << low) > 2 * max(limit, 1):
+            raise CodecError(f"a row cannot begin with {head}")
+        numbers = self._low(count, low)
+        if way == NONE:
+            return numbers
+        high = self._high(way, count)
+        if count and int(high.max()) > limit >> low:
+            raise CodecError(f"a number is above {limit}")
+        return numbers + (high << low)
+
+    def _low(self, count: int, low: int) -> NDArray[np.int64]:
+        packed = np.frombuffer(self.take(-(-count * low // 8)), np.uint8)
+        if low == 0:
+            return np.zeros(count, np.int64)
+        if low == 8:
+            return packed.astype(np.int64)
+        bits = np.unpackbits(packed, count=count * low, bitorder="little").reshape(count, low)
+        weights = np.int64(1) << np.arange(low, dtype=np.int64)
+        return bits @ weights
+
+    def _high(self, way: int, count: int) -> NDArray[np.int64]:
+        coded = self.take(self.varint())
+        if way == UNARY:
+            ends = np.flatnonzero(np.unpackbits(np.frombuffer(coded, np.uint8), bitorder="little"))
+            if len(ends) != count or (count and len(coded) * 8 - ends[-1] > 8):
+                raise CodecError(f"{len(ends)} numbers in unary, {count} wanted")
+            return np.diff(ends, prepend=-1) - 1
+        return _read_bytes(coded, count)
+
+
+def _read_bytes(coded: bytes, count: int) -> NDArray[np.int64]:
+    most = 6 * count  # a byte each, and a varint of five at most
+    try:
+        if zstandard.get_frame_parameters(coded).content_size > most:
+            raise CodecError(f"more than {most} bytes are claimed for {count} numbers")
+        plain = zstandard.ZstdDecompressor().decompress(
+            coded, max_output_size=most, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise CodecError(f"zstandard: {error}") from None
+    rest = Reader(plain)
+    high = np.frombuffer(rest.take(count), np.uint8).astype(np.int64)
+    for position in np.flatnonzero(high == ESCAPE):
+        high[position] += rest.varint()
+    rest.finish()
+    return high
