@@ -15,8 +15,9 @@ gossip (Boyd et al. 2006); that one reference can serve both directions is our o
 
 **Exactly once.** Who starts exchange n keeps a timer and repeats its half, the same bytes, until
 the other half arrives. Who is asked answers at once, and thereby completes. Who has completed n
-and sees HALF(n) again repeats its kept half. Two halves that cross are simply the exchange. So
-one end is ahead of the other by at most one exchange, and only while an answer is on its way.
+and is asked for it again repeats its kept half, as an answer; answers are not answered. Two halves
+that cross are simply the exchange. So one end is ahead of the other by at most one exchange, and
+only while an answer is on its way.
 
 **Epochs.** Both ends draw a random number for a link; the pair is its epoch, and no number serves
 in two epochs, so whatever a slow network delivers late names an epoch that is over. `Open` agrees
@@ -128,7 +129,7 @@ class Receipt:
 class _Pending:
     """Our half of the next exchange, on its way."""
 
-    payload: bytes
+    half: Half
     body: bytes
     patch: Patch
     since: float
@@ -169,7 +170,7 @@ class Exchange:
         self._agreed = False  # both ends know the epoch
         self._refused = False  # the peer's model has another layout
         self._pending: _Pending | None = None
-        self._kept: bytes | None = None  # our payload of the last completed exchange
+        self._kept: tuple[Half, bytes] | None = None  # our half of the last completed exchange
         self._outbox: deque[bytes] = deque()
         self._timing = Timing(config.timing)
         self._due = inf
@@ -372,8 +373,9 @@ class Exchange:
         if not self._agreed:
             self._agree(now, answer=False)
         completed = self.completed
-        if half.n == completed and self._kept is not None:
-            self._outbox.append(self._kept)
+        if half.n == completed:
+            if self._kept is not None and not half.answer:
+                self._answer(*self._kept)
             return []
         if half.n != completed + 1:
             return []  # a late copy: the exchange is long over
@@ -393,9 +395,8 @@ class Exchange:
             return []
         else:
             self.reference = self._decode(body).dense().to(self._x.dtype)
-            empty = TABLE.encode(Half(half.epoch, 0, None))
-            self._outbox.append(empty)
-            self._kept = empty
+            self._kept = Half(half.epoch, 0, False, None), b""
+            self._answer(*self._kept)
         self._finish(Receipt(self._epoch, 0))
         return [LinkOpened(self.peer, self._theirs.samples)]
 
@@ -405,7 +406,7 @@ class Exchange:
         mine = self._pending
         if mine is None:
             mine = self._compress(now)
-            self._outbox.append(mine.payload)
+            self._answer(mine.half, mine.body)
         else:
             self._measure(mine, now)
         # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
@@ -415,7 +416,7 @@ class Exchange:
         first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)
         first.add_to(self.reference, 0.5)
         second.add_to(self.reference, 0.5)
-        self._kept = mine.payload
+        self._kept = mine.half, mine.body
         self._finish(Receipt(self._epoch, half.n, mine.body, body))
         return [ExchangeCompleted(self.peer, half.n, len(mine.body), len(body))]
 
@@ -434,8 +435,11 @@ class Exchange:
 
     def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float) -> _Pending:
         assert self._tag is not None
-        half = Half(self._tag, n, digest)
-        return _Pending(TABLE.encode(half, body), body, patch, now)
+        return _Pending(Half(self._tag, n, False, digest), body, patch, now)
+
+    def _answer(self, half: Half, body: bytes) -> None:
+        """Say our half to somebody who waits for it, and does not answer again."""
+        self._say(replace(half, answer=True), body)
 
     def _decode(self, body: bytes) -> Patch:
         patch = decode(body, self._layout.size)
@@ -444,8 +448,8 @@ class Exchange:
         return patch
 
     def _transmit(self, pending: _Pending, now: float) -> None:
-        self._outbox.append(pending.payload)
-        self._due = now + self._timing.delay(len(pending.payload))
+        self._say(pending.half, pending.body)
+        self._due = now + self._timing.delay(len(pending.body))
 
     def _measure(self, answered: _Pending, now: float) -> None:
         if not answered.repeated:

@@ -47,6 +47,7 @@ class Half:
 
     epoch: int  # 4 bytes of a hash of both numbers
     n: int
+    answer: bool  # the sender has completed n and wants nothing back
     digest: bytes | None  # (8,) hash of the reference before this exchange, now and then
 
 
@@ -60,6 +61,6 @@ Message = Open | Challenge | Half | Describe
 TABLE: Table[Message] = Table(
     row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), COUNT, sequence(NONCE, 3)),
     row(2, Challenge, NONCE, NONCE),
-    row(3, Half, EPOCH, COUNT, optional(binary(DIGEST_SIZE)), body=True),
+    row(3, Half, EPOCH, COUNT, boolean, optional(binary(DIGEST_SIZE)), body=True),
     row(4, Describe, body=True),
 )

@@ -7,9 +7,7 @@ Both ports are open to strangers, so everything that one of them can make us kee
 connections in all and from one address, header bytes, bytes of a body and of all bodies together,
 and time. One rule of time holds in both directions: a body must not stand still for `stall`
 seconds, and over its whole length it must not be slower than `slowest`. What a stranger gets wrong
-is counted and not logged.
-
-Nothing is repeated here: whoever needs a packet to arrive sends it again.
+is counted and not logged. Nothing is repeated here: whoever needs a packet to arrive does that.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from typing import Any, cast
 import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
 
 from p2p.errors import P2PError, PortInUse
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
@@ -50,7 +47,7 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 PEER_AT_FAULT = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
 
-
+Deliver = Callable[[Packet], None]
 _DEFAULTS = EndpointConfig()
 
 
@@ -65,7 +62,7 @@ class Endpoint:
 
     def __init__(
         self,
-        on_packet: Callable[[Packet], None],
+        on_packet: Deliver,
         *,
         max_stream: int = MAX_STREAM,
         config: EndpointConfig = _DEFAULTS,
@@ -73,7 +70,7 @@ class Endpoint:
         self.traffic = Traffic()
         self._on_packet = on_packet
         self._udp: socket.socket | None = None  # None: not open
-        self._outbox = _Outbox(self.traffic, config)
+        self._config = config
         self._inbox = _Inbox(self._deliver, self.traffic, max_stream, config)
 
     async def open(self, listen: Address) -> Address:
@@ -91,7 +88,7 @@ class Endpoint:
             tcp.close()
             raise
         self._udp = udp
-        self._outbox.open()
+        self._outbox = _Outbox(self.traffic, self._config)
         asyncio.get_running_loop().add_reader(udp, self._on_readable)
         return Address(listen.host, udp.getsockname()[1])
 
@@ -129,8 +126,7 @@ class Endpoint:
             except OSError:
                 self.traffic.dropped_out += 1
             else:
-                self.traffic.packets_sent += 1
-                self.traffic.bytes_sent += len(packet.data)
+                self.traffic.sent(len(packet.data))
 
     def _on_readable(self) -> None:
         for _ in range(DRAIN):
@@ -138,7 +134,7 @@ class Endpoint:
                 return  # a packet made somebody close us
             try:
                 data, source = self._udp.recvfrom(MAX_DATAGRAM + 1)
-            except OSError:  # nothing left, or the echo of a datagram that we sent
+            except OSError:  # nothing left, or ICMP about one that we sent
                 return
             if len(data) > MAX_DATAGRAM:
                 self.traffic.dropped_in += 1
@@ -147,12 +143,8 @@ class Endpoint:
 
     def _deliver(self, packet: Packet) -> None:
         if self._udp is not None:
-            self.traffic.packets_received += 1
-            self.traffic.bytes_received += len(packet.data)
+            self.traffic.received(len(packet.data))
             self._on_packet(packet)
-
-
-# sockets -----------------------------------------------------------------------------------------
 
 
 @lru_cache(4096)
@@ -166,10 +158,12 @@ def _family(host: str) -> socket.AddressFamily | None:
 
 def _bind(listen: Address) -> tuple[socket.socket, socket.socket]:
     """A UDP and a listening TCP socket with one port number."""
-    for left in reversed(range(1 if listen.port else PORT_ATTEMPTS)):
+    left = 1 if listen.port else PORT_ATTEMPTS
+    while True:
         try:
             return _bind_once(listen)
         except OSError as error:
+            left -= 1
             if error.errno != errno.EADDRINUSE:
                 raise P2PError(
                     f"cannot listen on {listen}: {os.strerror(error.errno or 0)}; give --listen "
@@ -180,7 +174,6 @@ def _bind(listen: Address) -> tuple[socket.socket, socket.socket]:
                     f"{listen} is taken: another process listens there, by TCP or UDP; give "
                     "another --listen HOST:PORT"
                 ) from error
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _bind_once(listen: Address) -> tuple[socket.socket, socket.socket]:
@@ -199,9 +192,6 @@ def _bind_once(listen: Address) -> tuple[socket.socket, socket.socket]:
     return udp, tcp
 
 
-# streams out -------------------------------------------------------------------------------------
-
-
 class _Outbox:
     """Streams that wait, in one lane for each destination; a lane sends one at a time.
 
@@ -214,16 +204,11 @@ class _Outbox:
         self._config = config
         self._lanes: dict[Address, deque[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pending = 0  # bytes in all lanes
-
-    def open(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            auto_decompress=False,
-            trust_env=False,
         )
 
     async def close(self) -> None:
@@ -239,7 +224,6 @@ class _Outbox:
         if not self._fits(lane, data):
             self._traffic.dropped_out += 1
             return
-        self._pending += len(data)
         lane.append(data)
         if address not in self._lanes:
             self._lanes[address] = lane
@@ -248,11 +232,12 @@ class _Outbox:
             task.add_done_callback(self._tasks.discard)
 
     def _fits(self, lane: deque[bytes], data: bytes) -> bool:
+        pending = sum(len(waiting) for lane in self._lanes.values() for waiting in lane)
         return (
             (bool(lane) or len(self._lanes) < self._config.most_connections)
             and len(lane) < self._config.most_waiting
-            and (not lane or sum(map(len, lane)) + len(data) <= self._config.lane_bytes)
-            and self._pending + len(data) <= self._config.pending_bytes
+            and sum(map(len, lane)) < self._config.lane_bytes
+            and pending + len(data) <= self._config.pending_bytes
             and data not in lane
         )
 
@@ -262,10 +247,8 @@ class _Outbox:
             while lane:
                 status = await self._post(address, lane[0])
                 size = len(lane.popleft())
-                self._pending -= size
                 if status == 204:
-                    self._traffic.packets_sent += 1
-                    self._traffic.bytes_sent += size
+                    self._traffic.sent(size)
                 else:
                     self._traffic.dropped_out += 1
                     log.debug("%s refused a stream of %d bytes: %d", address, size, status)
@@ -273,24 +256,21 @@ class _Outbox:
             log.debug("no stream to %s, %d dropped: %r", address, len(lane), error)
         finally:
             self._traffic.dropped_out += len(lane)
-            self._pending -= sum(map(len, lane))
             del self._lanes[address]
 
     async def _post(self, address: Address, data: bytes) -> int:
-        url = URL.build(scheme="http", host=address.host, port=address.port, path=PATH)
+        url = f"http://{address}{PATH}"
         headers = {"Content-Length": str(len(data))}
         async with (
             asyncio.timeout(self._config.stall) as alarm,
-            aclosing(self._chunks(data, alarm)) as chunks,
+            aclosing(self._cut(data, alarm)) as chunks,
             # Following a redirect would let a peer choose whom we talk to.
             self._session.post(url, data=chunks, headers=headers, allow_redirects=False) as answer,
         ):
             return answer.status
 
-    async def _chunks(
-        self, data: bytes, alarm: asyncio.Timeout
-    ) -> AsyncGenerator[memoryview, None]:
-        # As one piece of bytes it would be copied, which halves the speed.
+    async def _cut(self, data: bytes, alarm: asyncio.Timeout) -> AsyncGenerator[memoryview, None]:
+        # One piece would be copied as a whole, and we could not see it move.
         view, now = memoryview(data), asyncio.get_running_loop().time
         began = now()
         for start in range(0, len(view), CHUNK):
@@ -298,25 +278,18 @@ class _Outbox:
             yield view[start : start + CHUNK]
 
 
-# streams in --------------------------------------------------------------------------------------
-
-
 class _Inbox:
     """An HTTP server for one kind of request."""
 
     def __init__(
-        self,
-        deliver: Callable[[Packet], None],
-        traffic: Traffic,
-        max_stream: int,
-        config: EndpointConfig,
+        self, deliver: Deliver, traffic: Traffic, max_stream: int, config: EndpointConfig
     ) -> None:
         self.traffic = traffic
         self._deliver = deliver
         self._max_stream = max_stream
         self._config = config
         self._pending = 0  # bytes of bodies that are not complete
-        self._connections: dict[_Connection, bytes] = {}  # and where each comes from
+        self.connections: dict[_Connection, bytes] = {}  # and where each comes from
 
     async def open(self, listener: socket.socket) -> None:
         # A request whose connection is lost is over.
@@ -327,29 +300,25 @@ class _Inbox:
 
     async def close(self) -> None:
         self._server.close()
-        for connection in list(self._connections):
-            connection.abort()
-            await connection.lost.wait()
+        for connection in list(self.connections):
+            connection.socket.abort()  # whatever waits to be written
+        await asyncio.sleep(0)  # they learn of it in the next turn of the loop
         await self._http.shutdown(1.0)
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there may be one more connection from there."""
         host = ip_address(connection.peer.host)
         source = host.packed[:8]  # whoever has an IPv6 address has 2**64 of them
-        same = sum(source == other for other in self._connections.values())
+        same = sum(source == other for other in self.connections.values())
         if (
             not self._server.is_serving()  # accepted just before we closed
-            or len(self._connections) >= self._config.most_connections
+            or len(self.connections) >= self._config.most_connections
             or (same >= self._config.most_per_address and not host.is_loopback)
         ):
             self.traffic.dropped_in += 1
             return False
-        self._connections[connection] = source
+        self.connections[connection] = source
         return True
-
-    def forget(self, connection: _Connection) -> None:
-        """The connection is lost."""
-        self._connections.pop(connection, None)
 
     def refuse(self, status: int) -> web.Response:
         """An answer after which the connection is closed."""
@@ -376,8 +345,8 @@ class _Inbox:
             raise
         finally:
             self._pending -= body.tell()
-        peer = cast(_Connection, request.protocol).peer
-        packet = Packet(peer, body.getvalue(), Channel.STREAM)
+        sender = cast(_Connection, request.protocol).peer
+        packet = Packet(sender, body.getvalue(), Channel.STREAM)
         asyncio.get_running_loop().call_soon(self._deliver, packet)  # what it raises is not HTTP's
         return web.Response(status=204, headers=NAME)
 
@@ -411,24 +380,18 @@ class _Connection(web.RequestHandler):
             max_headers=HEADERS,
         )
         self._inbox = inbox
-        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = Address(*transport.get_extra_info("peername")[:2])
-        self._socket = cast(asyncio.Transport, transport)
+        self.socket = cast(asyncio.Transport, transport)
         if self._inbox.admit(self):
             super().connection_made(transport)
         else:
-            self.abort()
+            self.socket.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._inbox.forget(self)
-        self.lost.set()
+        self._inbox.connections.pop(self, None)
         super().connection_lost(exc)
-
-    def abort(self) -> None:
-        """Close at once, whatever waits to be written."""
-        self._socket.abort()
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         self._inbox.traffic.dropped_in += 1

@@ -35,7 +35,7 @@ class EndpointConfig:
     """Streams that wait for one destination. A guess."""
 
     lane_bytes: int = 64 << 20
-    """Bytes that wait for one destination, unless it is a single stream. A guess."""
+    """Bytes that wait for one destination when no further stream is taken. A guess."""
 
     pending_bytes: int = 2 * MAX_STREAM
     """Bytes of unfinished inbound bodies together, and of outbound streams together."""
@@ -62,3 +62,13 @@ class Traffic:
         0  # packets the kernel or the other end did not take, or for which no room was
     )
     dropped_in: int = 0  # datagrams, requests and connections refused, and streams that broke off
+
+    def sent(self, size: int) -> None:
+        """Count a packet out."""
+        self.packets_sent += 1
+        self.bytes_sent += size
+
+    def received(self, size: int) -> None:
+        """Count a packet in."""
+        self.packets_received += 1
+        self.bytes_received += size
