@@ -8,8 +8,8 @@ would go into a datagram: headers, epochs and the snapshots at the beginning. Th
 fp32 gossip over the same pairs in the same order. Nothing here has a step size.
 
 The error is the mean squared distance to the mean, relative to its value at the start, which is how
-CHOCO-Gossip's figures are drawn (Koloskova, Stich, Jaggi 2019, section 5.2). The columns show when it
-reaches 1e-6 and, a thousand times closer in distance, 1e-12.
+CHOCO-Gossip's figures are drawn (Koloskova, Stich, Jaggi 2019, section 5.2). The columns show when
+it reaches 1e-6 and, a thousand times closer in distance, 1e-12.
 
 Gate: 1e-6 after at most 2.0 Mbit sent per node.
 """
@@ -90,7 +90,9 @@ def cost(rounds: Iterator[float], vectors: list[Tensor]) -> list[float]:
     """Mbit sent per node until each target is met."""
     start, found = squared_distance(vectors), []
     for mbit in islice(rounds, MOST_ROUNDS):
-        while len(found) < len(TARGETS) and squared_distance(vectors) <= TARGETS[len(found)] * start:
+        while (
+            len(found) < len(TARGETS) and squared_distance(vectors) <= TARGETS[len(found)] * start
+        ):
             found.append(mbit)
         if len(found) == len(TARGETS):
             return found

@@ -14,7 +14,7 @@ keeps pairwise averaging stable where a message takes longer than a training rou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from random import Random
 
@@ -31,7 +31,17 @@ from gossip.exchange import (
     Receipt,
 )
 from gossip.vector import Layout, first_not_finite
-from p2p import Packet, PayloadReceived, Peer, PeerDown, PeerId, PeerUp, Swarm, SwarmEvent, UnknownPeer
+from p2p import (
+    Packet,
+    PayloadReceived,
+    Peer,
+    PeerDown,
+    PeerId,
+    PeerUp,
+    Swarm,
+    SwarmEvent,
+    UnknownPeer,
+)
 
 KEPT_RECEIPTS = 64  # of links that are down; each holds two halves. A guess.
 
@@ -40,7 +50,7 @@ KEPT_RECEIPTS = 64  # of links that are down; each holds two halves. A guess.
 class AgentConfig:
     """How an agent exchanges."""
 
-    exchange: ExchangeConfig = ExchangeConfig()
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     """One setting for all links."""
 
     adopt_ratio: float = 10.0

@@ -11,26 +11,27 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from gossip.errors import ConfigError
 from p2p import Address
 
-if TYPE_CHECKING:
-    from gossip.host import Host
-
 FILE = "api.json"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Api:
     """The listener; use as `async with`. Raises ConfigError if the address is taken."""
 
-    def __init__(self, host: Host, listen: Address) -> None:
-        self._host = host
+    def __init__(
+        self, listen: Address, state_dir: Path | None, status: Callable[[], dict[str, object]]
+    ) -> None:
         self._listen = listen
+        self._file = None if state_dir is None else state_dir / FILE
+        self._read_status = status
         self._token = secrets.token_urlsafe(24)
         self.address = listen
 
@@ -58,11 +59,6 @@ class Api:
             self._file.unlink(missing_ok=True)
         await self._runner.cleanup()
 
-    @property
-    def _file(self) -> Path | None:
-        directory = self._host.config.state_dir
-        return None if directory is None else directory / FILE
-
     def _write_file(self) -> None:
         """Replace the file in one step: nobody reads half of it, or an old token."""
         if self._file is None:
@@ -71,15 +67,17 @@ class Api:
         fresh.unlink(missing_ok=True)
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"address": str(self.address), "token": self._token, "pid": os.getpid()}, file)
+            json.dump(
+                {"address": str(self.address), "token": self._token, "pid": os.getpid()}, file
+            )
         fresh.replace(self._file)
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             return web.json_response({"error": "the token in api.json is needed"}, status=401)
         return await handler(request)
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(self._host.status())
+        return web.json_response(self._read_status())

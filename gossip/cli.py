@@ -55,10 +55,14 @@ def main() -> None:
 @click.argument("target")
 @click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [127.0.0.1:0]")
 @click.option("--join", multiple=True, metavar="H:P", help="A peer to begin with; repeatable.")
-@click.option("--shard", default="0/1", callback=shard, metavar="I/N", help="Which part of the data.")
+@click.option(
+    "--shard", default="0/1", callback=shard, metavar="I/N", help="Which part of the data."
+)
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For TARGET.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
-@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the model.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the model."
+)
 @click.option("--api", metavar="H:P", help="The local API, loopback only.  [a free port]")
 @click.option("--seed", type=int, help="Of the learner.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after this long.")
@@ -146,5 +150,3 @@ def demo(nodes: int, seconds: float, json_: bool) -> None:
         click.echo(json.dumps(outcome))
     else:
         swarm.show(outcome)
-
-

@@ -3,10 +3,11 @@
 **Which.** The threshold is a quantile of |v|, of all of it where it is small and of a sample where
 it is large, so no sort is needed; coordinates at or above it are kept.
 
-**How well.** A kept coordinate is a sign and one of 2^(bits - 1) magnitudes: a uniform grid above the
-threshold decides which, and what is sent for each cell of the grid is the mean of what fell into it. Means make the error smaller than grid points do (at 3 bits clearly so)
-and never longer than the vector itself. They travel as the upper halves of float32 numbers, so both
-sides look values up in one table and no arithmetic can differ between two machines.
+**How well.** A kept coordinate is a sign and one of 2^(bits - 1) magnitudes: a uniform grid above
+the threshold decides which, and what is sent for each cell of the grid is the mean of what fell
+into it. Means make the error smaller than grid points do (at 3 bits clearly so) and never longer
+than the vector itself. They travel as the upper halves of float32 numbers, so both sides look
+values up in one table and no arithmetic can differ between two machines.
 
 **How small.** Two rows of integers remain, the gaps between the kept indices and the codes
 (magnitude, then sign), each coded by `gossip.integers`.
@@ -142,7 +143,7 @@ def decode(data: bytes, size: int) -> Patch:
     return Patch(size, indices, torch.from_numpy(values[codes]))
 
 
-# which ----------------------------------------------------------------------------------------------
+# which --------------------------------------------------------------------------------------------
 
 
 def _select(numbers: Floats, density: float) -> tuple[Indices, Floats, float]:
@@ -182,44 +183,45 @@ def _at_least(numbers: Floats, threshold: float) -> tuple[Indices, Floats]:
     return np.concatenate([at for at, _ in pieces]), np.concatenate([what for _, what in pieces])
 
 
-# how well -------------------------------------------------------------------------------------------
+# how well -----------------------------------------------------------------------------------------
 
 
 def _quantise(numbers: Floats, threshold: float, bits: int) -> tuple[Table, Codes]:
     """The table (upper halves of float32) and each number's code: magnitude * 2 + sign."""
     cells = 1 << (bits - 1)
+    width = _cell_width(numbers, threshold, cells)
+    codes = np.empty(len(numbers), np.uint8)
+    counts, sums = np.zeros(cells), np.zeros(cells)
+    for start in range(0, len(numbers), CHUNK):
+        piece = numbers[start : start + CHUNK]
+        magnitudes = np.abs(piece)
+        if width > 0:
+            with np.errstate(over="ignore"):  # far beyond the grid: the last cell
+                cell = np.minimum((magnitudes - np.float32(threshold)) / width, cells - 1)
+            cell = cell.astype(np.uint8)
+        else:
+            cell = np.zeros(len(piece), np.uint8)
+        counts += np.bincount(cell, minlength=cells)
+        sums += np.bincount(cell, weights=magnitudes, minlength=cells)
+        codes[start : start + CHUNK] = cell << 1 | np.signbit(piece)
+    return _upper_half((sums / np.maximum(counts, 1)).astype(np.float32)), codes
+
+
+def _cell_width(numbers: Floats, threshold: float, cells: int) -> np.float32:
     largest = float(max(numbers.max(initial=0.0), -numbers.min(initial=0.0)))
     if not isfinite(largest):
         raise ValueError("a vector with NaN or infinity cannot be compressed")
     # In means above the threshold, not in parts of the range: one large outlier must not push all
     # others into the first cell. The last cell takes whatever is beyond.
     mean = float(np.abs(numbers).mean(dtype=np.float64)) - threshold if len(numbers) else 0.0
-    width = np.float32(min((largest - threshold) / cells, STEP * mean))
-    low, top = np.float32(threshold), np.float32(cells - 1)
-
-    def code(start: int) -> tuple[Codes, NDArray[np.intp], NDArray[np.float64]]:
-        piece = numbers[start : start + CHUNK]
-        magnitudes = np.abs(piece)
-        if width > 0:
-            with np.errstate(over="ignore"):
-                cell = np.clip((magnitudes - low) / width, 0, top).astype(np.uint8)
-        else:
-            cell = np.zeros(len(piece), np.uint8)
-        counts = np.bincount(cell, minlength=cells)
-        sums = np.bincount(cell, weights=magnitudes, minlength=cells)
-        return cell << 1 | np.signbit(piece), counts, sums
-
-    pieces = [code(start) for start in range(0, max(len(numbers), 1), CHUNK)]
-    counts = np.sum([counts for _, counts, _ in pieces], axis=0)
-    sums = np.sum([sums for _, _, sums in pieces], axis=0)
-    means = (sums / np.maximum(counts, 1)).astype(np.float32)
-    return _upper_half(means), np.concatenate([codes for codes, _, _ in pieces])
+    return np.float32(min((largest - threshold) / cells, STEP * mean))
 
 
 def _upper_half(numbers: Floats) -> Table:
     """Rounded to bfloat16, halves up, and never up to infinity."""
-    raised = numbers.view(np.uint32).astype(np.uint64) + 0x8000
-    return np.minimum(raised >> 16, 0x7F7F).astype(np.uint16)
+    raised = (numbers.view(np.uint32).astype(np.uint64) + 0x8000) >> 16
+    highest: Table = np.minimum(raised, np.uint64(0x7F7F)).astype(np.uint16)
+    return highest
 
 
 def _values(table: Table) -> Floats:

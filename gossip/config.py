@@ -109,5 +109,3 @@ def _unknown_keys(table: dict[str, Any], kind: type, prefix: str = "") -> list[s
         elif is_dataclass(types[key]) and isinstance(value, dict):
             problems += _unknown_keys(value, types[key], f"{prefix}{key}.")
     return problems
-
-

@@ -23,6 +23,7 @@ from gossip.node import Node
 from gossip.target import build, load
 from p2p import PeerDown, PeerUp, SeedUnreachable
 
+
 class TrainingFailed(GossipError):
     """The learner raised; the text says where."""
 
@@ -54,8 +55,13 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     received: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda number=number: (received.append(number), stop.set()))
+        loop.add_signal_handler(number, on_signal, number)
     async with Node(learner, config) as node:
         say(f"{node.me} is up; local API at {node.api_address}")
         telling = asyncio.create_task(_tell(node))

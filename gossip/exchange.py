@@ -35,7 +35,7 @@ it says is final. A `Receipt` (what settling needs) is saved with the model and 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import inf
 from random import Random
@@ -58,7 +58,7 @@ LARGEST = 1e30  # of a received coordinate: far from overflow however many are a
 class ExchangeConfig:
     """How one link compresses and repeats."""
 
-    codec: CodecConfig = CodecConfig()
+    codec: CodecConfig = field(default_factory=CodecConfig)
     """What a difference is compressed to. Measured: the share kept matters most; see
     `CodecConfig`."""
 
@@ -66,7 +66,7 @@ class ExchangeConfig:
     """Exchanges between two comparisons of the references. A divergence is a bug or a broken
     machine, so this bounds harm and costs 0.5 bytes an exchange. A guess."""
 
-    timing: TimingConfig = TimingConfig()
+    timing: TimingConfig = field(default_factory=TimingConfig)
     """When a half is repeated."""
 
 
@@ -364,9 +364,7 @@ class Exchange:
 
     # halves --------------------------------------------------------------------------------------
 
-    def _on_half(
-        self, half: Half, body: bytes, samples: int, now: float
-    ) -> list[ExchangeEvent]:
+    def _on_half(self, half: Half, body: bytes, samples: int, now: float) -> list[ExchangeEvent]:
         if half.epoch != self._tag:
             self._challenge(half.epoch)
             return []
@@ -433,7 +431,9 @@ class Exchange:
         body, patch = encode(self._x - self.reference, self._config.codec)
         return self._wrap(n, digest, body, patch, now)
 
-    def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float) -> _Pending:
+    def _wrap(
+        self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float
+    ) -> _Pending:
         assert self._tag is not None
         return _Pending(Half(self._tag, n, False, digest), body, patch, now)
 
@@ -457,4 +457,4 @@ class Exchange:
 
     def _digest(self) -> bytes:
         assert self.reference is not None
-        return sha256(self.reference.numpy()).digest()[:DIGEST_SIZE]
+        return sha256(self.reference.numpy().data).digest()[:DIGEST_SIZE]

@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from math import isinf
-from pathlib import Path
-from random import Random, SystemRandom
+from random import SystemRandom
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ class Host:
         self._saving = asyncio.Lock()
         self._stack = AsyncExitStack()
 
-    # life ----------------------------------------------------------------------------------------
+    # life -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Host:
         async with AsyncExitStack() as stack:
@@ -74,7 +73,8 @@ class Host:
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, address)
             self.agent = self._agent(identity)
-            api = Api(self, await self._loopback(self.config.api))
+            local = await self._loopback(self.config.api)
+            api = Api(local, self.config.state_dir, self.status)
             await stack.enter_async_context(api)
             self.api_address = api.address
             for task in (self._join(), self._save_often()):
@@ -94,7 +94,8 @@ class Host:
         return load_or_create(self.config.state_dir / "identity.key")
 
     def _agent(self, identity: Identity) -> Agent:
-        x, samples, receipts = self._parameters, 0, {}
+        x, samples = self._parameters, 0
+        receipts: dict[PeerId, Receipt] = {}
         if self.config.state_dir is not None:
             saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
             if saved is not None:
@@ -141,7 +142,7 @@ class Host:
             )
         return address
 
-    # the driver ----------------------------------------------------------------------------------
+    # the driver -----------------------------------------------------------------------------------
 
     def sync(self, parameters: Tensor, samples: int) -> Tensor:
         """`Agent.sync`; call it from the event loop."""
@@ -189,7 +190,7 @@ class Host:
         finally:
             self._readers.remove(reader)
 
-    # what others want to know ----------------------------------------------------------------------
+    # what others want to know ---------------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
         """What `gossip status --json` prints."""

@@ -176,7 +176,9 @@ class TorchLearner:
         device = self._device()
         inputs, targets = self.test
         with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
-            pieces = [self.model(piece.to(device)) for piece in inputs.split(EVALUATION_BATCH)]
+            pieces = [
+                self.model(piece.to(device)) for piece in torch.split(inputs, EVALUATION_BATCH)
+            ]
             outputs, targets = torch.cat(pieces), targets.to(device)
             return {
                 "loss": float(self.loss(outputs, targets)),
@@ -205,8 +207,8 @@ class TorchLearner:
             batch = next(self._pass, None)
         if batch is None:
             raise ValueError(
-                f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or can "
-                f"be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
+                f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or "
+                f"can be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
             )
         return batch
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from gossip.config import Config
 from gossip.host import Host
 from gossip.vector import flatten, layout, load
+
+Result = TypeVar("Result")
 
 
 def join(
@@ -132,7 +134,7 @@ class Member:
 
     # in the background ---------------------------------------------------------------------------
 
-    def _call(self, work: Any) -> Future[Any]:
+    def _call(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _sync(self, parameters: Tensor, samples: int) -> Tensor:

@@ -59,7 +59,7 @@ class Node(Host):
     async def rest(self) -> None:
         """Stop training for good, take over what was merged, and evaluate."""
         await self._stop_training()
-        await self._in_thread(lambda: self._learner.load(self.agent.x))
+        await self._take_over(self.agent.x)
         await self.evaluate()
 
     async def _stop_training(self) -> None:
@@ -73,11 +73,12 @@ class Node(Host):
         return self.metrics
 
     async def _learn(self) -> None:
-        merged: Tensor | None = self.agent.x if self.restored else None
         evaluated = -inf
         failures = 0
+        if self.restored:
+            await self._take_over(self.agent.x)
         while True:
-            parameters, samples = await self._in_thread(lambda: self._round(merged))
+            parameters, samples = await self._in_thread(self._round)
             try:
                 handed_out = self.sync(parameters, samples)
             except NotFinite as error:
@@ -85,20 +86,23 @@ class Node(Host):
                 if failures == HOPELESS:
                     raise
                 log.warning("%s Training goes on from the last good model.", error)
-                merged = self.agent.x.clone()
-                continue
-            failures = 0
-            merged = None if handed_out is parameters else handed_out
+                handed_out = self.agent.x.clone()
+            else:
+                failures = 0
+            if handed_out is not parameters:
+                await self._take_over(handed_out)
             if time.monotonic() >= evaluated + self.config.evaluate_every:
                 await self.evaluate()
                 evaluated = time.monotonic()
 
-    def _round(self, merged: Tensor | None) -> tuple[Tensor, int]:
-        """In the training thread: take over what was merged, train, hand out the result."""
-        if merged is not None:
-            self._learner.load(merged)
+    def _round(self) -> tuple[Tensor, int]:
+        """In the training thread."""
         samples = self._learner.train()
         return self._learner.parameters(), samples
+
+    async def _take_over(self, merged: Tensor) -> None:
+        """Nothing else calls `sync` meanwhile, so its buffer stays as it is."""
+        await self._in_thread(lambda: self._learner.load(merged))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -151,15 +151,15 @@ def first_not_finite(layout: Layout, vector: Tensor) -> str | None:
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """By name, each tensor once, in the module's order."""
     persistent = module.state_dict(keep_vars=True).keys()
-    named = [*module.named_parameters()]
+    named: list[tuple[str, Tensor]] = [*module.named_parameters()]
     named += [(name, buffer) for name, buffer in module.named_buffers() if name in persistent]
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, tensor in named:
         if tensor.is_complex():
             raise LayoutError(f"{name} is complex; only real models can be shared")
         if not tensor.is_floating_point():
             continue
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if nn.parameter.is_lazy(tensor):
             raise LayoutError(f"{name} has no shape yet; run one batch through the model first")
         if tensor.is_meta:
             raise LayoutError(f"{name} has no values (it is on the meta device); load the model")

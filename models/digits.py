@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gossip.learner import Batches, TorchLearner
 from models import partition
@@ -50,7 +50,9 @@ def learner(
     order = torch.Generator().manual_seed((seed << 20) + shard)
     return TorchLearner(
         network(model, seed),
-        Batches(torch.tensor(train_images[mine]), torch.tensor(train_labels[mine]), batch_size, order),
+        Batches(
+            torch.tensor(train_images[mine]), torch.tensor(train_labels[mine]), batch_size, order
+        ),
         nn.functional.cross_entropy,
         partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,

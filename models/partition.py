@@ -89,7 +89,7 @@ def _deal_classes(
     """For each class, the shards that hold it: every shard takes the least held classes."""
     holders: list[list[int]] = [[] for _ in range(total)]
     for shard in range(shards):
-        held = [len(shards_of_class) for shards_of_class in holders]
+        held = np.array([len(shards_of_class) for shards_of_class in holders])
         for index in np.lexsort((rng.random(total), held))[:classes]:
             holders[index].append(shard)
     return holders

@@ -26,8 +26,7 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 import aiohttp
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import http, web
 
 from p2p.errors import P2PError, PortInUse
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
@@ -35,16 +34,15 @@ from p2p.peer import Address
 from p2p.traffic import EndpointConfig, Traffic
 
 log = logging.getLogger(__name__)
-
 PATH = "/v1/packet"
 CHUNK = 256 << 10  # bytes handed to TCP at a time
-DRAIN = 64  # datagrams read per wake-up: 7 times what asyncio's own endpoint does
+DRAIN = 64  # datagrams per wake-up; 3.6 times as fast as asyncio: benchmarks/endpoint.py
 RECEIVE_BUFFER = 4 << 20  # bytes the kernel may hold while we are busy; it may grant less
 PORT_ATTEMPTS = 16  # to find a number that is free for both UDP and TCP
 HEADER, HEADERS = 1024, 32  # bytes of one header line, and how many there may be
 LINGER = 1.0  # seconds for which a refused body is read and thrown away, so that the answer arrives
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
-PEER_AT_FAULT = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+PEER_AT_FAULT = (http.HttpProcessingError, web.RequestPayloadError, ConnectionError)
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
 
 Deliver = Callable[[Packet], None]
@@ -117,9 +115,7 @@ class Endpoint:
         elif packet.channel is Channel.STREAM:
             self._outbox.put(packet.address, packet.data)
         elif len(packet.data) > MAX_DATAGRAM:
-            raise ValueError(
-                f"a datagram of {len(packet.data)} bytes is above {MAX_DATAGRAM}; send a stream"
-            )
+            raise ValueError(f"{len(packet.data)} bytes are above {MAX_DATAGRAM}; send a stream")
         else:
             try:
                 self._udp.sendto(packet.data, packet.address)
@@ -215,8 +211,7 @@ class _Outbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A task that never began has not emptied its lane.
-        self._traffic.dropped_out += sum(map(len, self._lanes.values()))
+        self._traffic.dropped_out += sum(map(len, self._lanes.values()))  # of tasks never begun
         await self._session.close()
 
     def put(self, address: Address, data: bytes) -> None:

@@ -289,9 +289,7 @@ class Links:
                 self.drop(loser, instead=request.sender)
                 events.append(LinkDown(loser.peer, "gave way to a newcomer", reachable=True))
             else:
-                self._say(
-                    request.sender.address, Refuse(request.token, self._known(SHARED_PEERS))
-                )
+                self._say(request.sender.address, Refuse(request.token, self._known(SHARED_PEERS)))
                 return []
         link = self._add(Link(request.sender.address, request.sender, State.REQUESTED, 0))
         return events + self._accept(link, request, now)
@@ -310,7 +308,7 @@ class Links:
     @property
     def _patience(self) -> float:
         """Seconds for which a repeated request may still come."""
-        return self._config.request_timeout * 2**self._config.request_attempts
+        return self._config.request_timeout * float(2**self._config.request_attempts)
 
     def on_accept(self, accept: Accept, now: float) -> list[LinkEvent]:
         """A peer says yes."""
@@ -382,9 +380,7 @@ class Links:
             self._remove(link)
             return []
         reason = "left" if message.leaving else "ended the link"
-        return self._fail(
-            link, reason, reachable=not message.leaving, instead=message.instead
-        )
+        return self._fail(link, reason, reachable=not message.leaving, instead=message.instead)
 
     def on_unknown(self, message: Unknown, address: Address) -> list[LinkEvent]:
         """The other end says that it has no such link."""

@@ -95,7 +95,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Somebody joined: whoever ends this random walk becomes a neighbour (HyParView: ForwardJoin)."""
+    """Somebody joined: who ends this random walk becomes a neighbour (HyParView's ForwardJoin)."""
 
     token: int
     joined: Peer

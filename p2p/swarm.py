@@ -143,8 +143,7 @@ class Swarm:
             assert link.peer is not None
             self._links.drop(link, leaving=True)
             events.append(PeerDown(link.peer, "we left"))
-        for timer in (*self._seeds, "repair", "shuffle"):
-            self._timers.cancel(timer)
+        self._timers = Timers()
         return events
 
     # the verbs -----------------------------------------------------------------------------------

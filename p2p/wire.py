@@ -16,7 +16,7 @@ than that, so no length it claims can allocate more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from ipaddress import ip_address
@@ -41,7 +41,7 @@ class Field(Generic[Value]):
     write: Callable[[Value], Any] = lambda value: value
 
 
-# fields --------------------------------------------------------------------------------------------
+# fields -------------------------------------------------------------------------------------------
 
 
 def integer(low: int, high: int) -> Field[int]:
@@ -123,7 +123,7 @@ peer_id: Field[PeerId] = Field(lambda raw: PeerId(_ID.read(raw)), bytes)
 peer: Field[Peer] = Field(_read_peer, _write_peer)
 
 
-# messages ------------------------------------------------------------------------------------------
+# messages -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +133,24 @@ class Row(Generic[Message]):
     tag: int
     kind: type[Message]
     fields: tuple[Field[Any], ...]
+    names: tuple[str, ...]
+    required: int  # how many fields have no default
     body: bool
 
 
-def row(tag: int, kind: type[Message], *fields: Field[Any], body: bool = False) -> Row[Message]:
-    """A row of a `Table`; `body` says that bytes may follow the array."""
-    return Row(tag, kind, fields, body)
+def row(tag: int, kind: Any, *readers: Field[Any], body: bool = False) -> Row[Any]:
+    """A row of a `Table` for a dataclass; `body` says that bytes may follow the array."""
+    declared = fields(kind)
+    if len(readers) != len(declared):
+        raise ValueError(f"{kind.__name__} has another number of fields than its row")
+    required = sum(field.default is MISSING for field in declared)
+    return Row(tag, kind, readers, tuple(field.name for field in declared), required, body)
 
 
 class Table(Generic[Message]):
     """Every message of one protocol. Tags and fields are only ever appended."""
 
     def __init__(self, *rows: Row[Any]) -> None:
-        for entry in rows:
-            if len(entry.fields) != len(_names(entry.kind)):
-                raise ValueError(f"{entry.kind.__name__} has another number of fields than its row")
         self._by_tag: dict[int, Row[Any]] = {entry.tag: entry for entry in rows}
         self._by_kind: dict[type, Row[Any]] = {entry.kind: entry for entry in rows}
         if len(self._by_tag) != len(rows):
@@ -158,7 +161,7 @@ class Table(Generic[Message]):
         entry = self._by_kind[type(message)]
         values = [
             field.write(getattr(message, name))
-            for field, name in zip(entry.fields, _names(entry.kind), strict=True)
+            for field, name in zip(entry.fields, entry.names, strict=True)
         ]
         header: bytes = msgpack.packb([entry.tag, *values])
         if len(header) > MAX_HEADER:
@@ -171,11 +174,8 @@ class Table(Generic[Message]):
         entry = self._by_tag.get(raw[0]) if raw and type(raw[0]) is int else None
         if entry is None:
             raise WireError(f"there is no message {_show(raw[0] if raw else None)}")
-        names = _names(entry.kind)
-        values = [
-            field.read(value) for field, value in zip(entry.fields, raw[1:], strict=False)
-        ]
-        if any(name not in _defaults(entry.kind) for name in names[len(values) :]):
+        values = [field.read(value) for field, value in zip(entry.fields, raw[1:], strict=False)]
+        if len(values) < entry.required:
             raise WireError(f"{entry.kind.__name__} lacks fields: {_show(raw)}")
         if len(data) > size and not entry.body:
             raise WireError(f"{len(data) - size} bytes follow a {entry.kind.__name__}")
@@ -193,20 +193,6 @@ def _unpack_array(data: bytes | memoryview) -> tuple[list[Any], int]:
     if type(raw) is not list:
         raise WireError(f"{_show(raw)} is not an array")
     return raw, unpacker.tell()
-
-
-@lru_cache(None)
-def _names(kind: type) -> Sequence[str]:
-    return [field.name for field in fields(kind)]
-
-
-@lru_cache(None)
-def _defaults(kind: type) -> frozenset[str]:
-    return frozenset(
-        field.name
-        for field in fields(kind)
-        if field.default is not MISSING or field.default_factory is not MISSING
-    )
 
 
 def _show(raw: Any) -> str:

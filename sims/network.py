@@ -47,7 +47,9 @@ class Link:
     def __post_init__(self) -> None:
         low, high = self.latency
         if not (0 <= low <= high and isfinite(high)):
-            raise ValueError(f"latency is two times in seconds, the lower first, not {self.latency}")
+            raise ValueError(
+                f"latency is two times in seconds, the lower first, not {self.latency}"
+            )
         for name in ("loss", "duplicate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
@@ -98,7 +100,7 @@ class Network:
         """A hash over everything that has happened."""
         return self._trace.hexdigest()
 
-    # commands ------------------------------------------------------------------------------------
+    # commands -------------------------------------------------------------------------------------
 
     def attach(self, machine: Machine[Any], address: Address) -> None:
         """Put a machine on the network."""
@@ -125,7 +127,7 @@ class Network:
         heappush(self._heap, (at, self._count, action, arguments))
 
     def pump(self, address: Address, events: Sequence[Any] = ()) -> None:
-        """After anything was done to a machine: tell its events, send its packets, set its alarm."""
+        """After something was done to a machine: tell events, send packets, set its alarm."""
         for event in events:
             self._on_event(address, event, self.now)
         host = self.hosts.get(address)
@@ -143,7 +145,7 @@ class Network:
         """Make something part of the trace."""
         self._trace.update(repr((self.now, *facts)).encode())
 
-    # running -------------------------------------------------------------------------------------
+    # running --------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass."""
@@ -171,7 +173,7 @@ class Network:
                 return True
         return False
 
-    # what happens --------------------------------------------------------------------------------
+    # what happens ---------------------------------------------------------------------------------
 
     def _wake(self, host: Host, due: float) -> None:
         if self.hosts.get(host.address) is not host or host.wake != due:

@@ -33,8 +33,9 @@ MakeLearner = Callable[[], Learner]
 class SimulationConfig:
     """What all nodes share."""
 
-    train_seconds: float = 0.5
-    """Virtual seconds that a round of training takes on a node of usual speed."""
+    train_seconds: float = 0.1
+    """Virtual seconds that a round takes on a node of usual speed. A guess: ten steps of
+    a small model on a small device."""
 
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
@@ -158,7 +159,7 @@ class Simulation:
         return Report.of(
             nodes=len(self.nodes),
             seed=self.seed,
-            virtual_seconds=self.now,
+            virtual_seconds=round(self.now, 6),
             accuracies=accuracies,
             models=models,
             bytes_sent=self.network.sent,
@@ -200,7 +201,7 @@ class Simulation:
             return  # the node has crashed meanwhile
         samples = node.learner.train()
         parameters = node.learner.parameters()
-        self.network.note("sync", node.index, sha256(parameters.numpy()).hexdigest())
+        self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
         merged = agent.sync(parameters, samples, self.now)
         if merged is not parameters:
             node.learner.load(merged)
@@ -222,4 +223,3 @@ class Simulation:
     def _index(self, address: Address) -> int:
         _, _, high, low = address.host.split(".")
         return 256 * int(high) + int(low)
-

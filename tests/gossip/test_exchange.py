@@ -286,21 +286,20 @@ class LossyLink(RuleBasedStateMachine):
             end.connect(self.other(end).index, end.link.receipt, self.now)
         self.collect()
 
-    def epochs(self) -> tuple[Receipt | None, Receipt | None]:
-        return self.a.link.receipt, self.b.link.receipt
+    def level(self) -> bool:
+        """Whether both ends have completed the same exchanges of one epoch."""
+        mine, theirs = self.a.link.receipt, self.b.link.receipt
+        return bool(mine and theirs and mine.epoch == theirs.epoch and mine.n == theirs.n)
 
     @invariant()
     def references_are_identical(self) -> None:
-        mine, theirs = self.epochs()
-        a, b = self.a.link, self.b.link
-        if mine and theirs and mine.epoch == theirs.epoch and mine.n == theirs.n:
-            if a.reference is not None and b.reference is not None:
-                assert torch.equal(a.reference, b.reference)
+        mine, theirs = self.a.link.reference, self.b.link.reference
+        if self.level() and mine is not None and theirs is not None:
+            assert torch.equal(mine, theirs)
 
     @invariant()
     def the_sum_is_kept(self) -> None:
-        mine, theirs = self.epochs()
-        if mine == theirs or (mine and theirs and mine.epoch == theirs.epoch and mine.n == theirs.n):
+        if self.level():
             assert torch.allclose(self.a.x + self.b.x, self.total, rtol=0, atol=1e-9)
 
     @invariant()

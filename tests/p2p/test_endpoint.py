@@ -290,7 +290,7 @@ def test_an_address_that_cannot_be_sent_to_drops(host: str, channel: Channel) ->
 def test_a_datagram_that_is_too_long_is_our_own_mistake() -> None:
     async def scenario() -> None:
         async with boxes() as [(a, own)]:
-            with pytest.raises(ValueError, match="1201 bytes is above 1200"):
+            with pytest.raises(ValueError, match="1201 bytes are above 1200"):
                 a.endpoint.send(Packet(own, bytes(MAX_DATAGRAM + 1), Channel.DATAGRAM))
 
     run(scenario)

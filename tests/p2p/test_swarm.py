@@ -363,5 +363,3 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     one, other = replay(lambda: grown(12, Link(loss=0.1), seed=3))
     assert one == other
     assert one != grown(12, Link(loss=0.1), seed=4).network.trace
-
-
