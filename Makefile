@@ -24,7 +24,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 soak: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/codec.py --check

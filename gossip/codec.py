@@ -3,11 +3,12 @@
 **Which.** The threshold is a quantile of |v|, of all of it where it is small and of a sample where
 it is large, so no sort is needed; coordinates at or above it are kept.
 
-**How well.** A kept coordinate is a sign and one of 2^(bits - 1) magnitudes: a uniform grid above
-the threshold decides which, and what is sent for each cell of the grid is the mean of what fell
-into it. Means make the error smaller than grid points do (at 3 bits clearly so) and never longer
-than the vector itself. They travel as the upper halves of float32 numbers, so both sides look
-values up in one table and no arithmetic can differ between two machines.
+**How well.** A kept coordinate is a sign and one of 2^(bits - 1) magnitudes: a grid above the
+threshold decides which, and what is sent for each cell of the grid is the mean of what fell into
+it. Means make the error smaller than grid points do (at 3 bits clearly so), and what is left is
+always shorter than the vector was, which is what error feedback needs. They travel as the upper
+halves of float32 numbers, so both sides look values up in one table and no arithmetic can differ
+between two machines.
 
 **How small.** Two rows of integers remain, the gaps between the kept indices and the codes
 (magnitude, then sign), each coded by `gossip.integers`.
@@ -16,15 +17,27 @@ values up in one table and no arithmetic can differ between two machines.
     k       varint, unless dense: how many are kept
     table   2^(bits - 1) times 2 bytes
     gaps    unless dense
-    codes
+    codes   two to a number if they are many and of 3 bits at most: a code of its own takes a whole
+            number of bits, half a bit more than it needs
 
-Dense means k = n, without gaps, and a grid that begins at zero.
+Dense means k = n, without gaps, and a grid that begins at zero and is uniform in the square root of
+the magnitude: the layers of a model differ in scale, and a uniform grid as wide as a BatchNorm's
+variances would flatten the weights. At 8 bits no error exceeds 1.6 % of the largest magnitude, and
+on normal numbers the error is 0.9 % of their length; a uniform grid leaves 1.1 %.
+
+**How fast.** A large vector is worked on in chunks that stay in the cache, by as many threads as
+PyTorch may use. What is computed for a chunk does not depend on who computes it, and sums are taken
+in the order of chunks, so the bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,14 +47,20 @@ from torch import Tensor
 from gossip.errors import CodecError
 from gossip.integers import Reader, pack, varint
 
+T = TypeVar("T")
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Codes = NDArray[np.uint8]
+Counts = NDArray[np.intp]
+Sums = NDArray[np.float64]
 Table = NDArray[np.uint16]  # the upper halves of float32 numbers
 
 SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
-TOLERANCE = 1.1  # times as many as asked for may be kept before ties are cut
-CHUNK = 1 << 16  # coordinates at a time, so that what is computed of them stays in the cache
+SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
+TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
+CHUNK = 1 << 17  # coordinates at a time, so that what is computed of them stays in the cache
+SPAN = 1 << 20  # coordinates a job; below, handing it to another thread costs more than it gains
+PAIRED = 1 << 12  # codes; below, the longer code table costs more than pairs save. Measured.
 DENSE = 8
 STEP = 1.4  # width of a cell, in means; measured on consensus
 
@@ -78,7 +97,14 @@ class Patch:
         if self.indices is None:
             vector.add_(values, alpha=weight)
         else:
-            vector.index_add_(0, self.indices, values, alpha=weight)
+            # In pieces: index_add_ works in one thread, and no index is there twice.
+            indices = self.indices
+
+            def add(start: int) -> None:
+                piece = slice(start, start + CHUNK)
+                vector.index_add_(0, indices[piece], values[piece], alpha=weight)
+
+            _each_chunk(add, len(values))
 
     def dense(self) -> Tensor:
         """All coordinates, (n,) float32."""
@@ -92,22 +118,38 @@ class Patch:
 def encode(vector: Tensor, config: CodecConfig) -> tuple[bytes, Patch]:
     """Compress (n,) finite float32 or float64; the patch is what `decode` makes of the bytes.
 
-    Raises ValueError on infinity.
+    Raises ValueError on NaN and on infinity, also on what is infinite as float32.
     """
-    numbers = vector.float().numpy()
+    numbers = vector.detach().float().contiguous().numpy()
     flags = config.bits - 1
     if config.density == 1.0:
-        table, codes = _quantise(numbers, 0.0, config.bits)
-        data = bytes((flags | DENSE,)) + _table_bytes(table) + pack(codes)
-        return data, Patch(len(numbers), None, torch.from_numpy(_values(table)[codes]))
+        _refuse_not_finite(numbers)
+        table, codes = _quantise(numbers, 0.0, config.bits, root=True)
+        data = bytes((flags | DENSE,)) + _table_bytes(table) + _pack_codes(codes, config.bits)
+        return data, Patch(len(numbers), None, _look_up(_values(table), codes))
     indices, kept, threshold = _select(numbers, config.density)
-    table, codes = _quantise(kept, threshold, config.bits)
-    gaps = np.diff(indices, prepend=np.int32(-1)) - np.int32(1)
-    data = b"".join(
-        (bytes((flags,)), varint(len(indices)), _table_bytes(table), pack(gaps), pack(codes))
-    )
-    values = torch.from_numpy(_values(table)[codes])
+    table, codes = _quantise(kept, threshold, config.bits, root=False)
+    jobs = partial(_pack_gaps, indices), partial(_pack_codes, codes, config.bits)
+    packed = _parallel(jobs, len(numbers))
+    data = b"".join((bytes((flags,)), varint(len(indices)), _table_bytes(table), *packed))
+    values = _look_up(_values(table), codes)
     return data, Patch(len(numbers), torch.from_numpy(indices), values)
+
+
+def _pack_gaps(indices: Indices) -> bytes:
+    return pack(np.diff(indices, prepend=np.int32(-1)) - np.int32(1))
+
+
+def _pack_codes(codes: Codes, bits: int) -> bytes:
+    if not _in_pairs(len(codes), bits):
+        return pack(codes)
+    pairs = codes[::2].copy()
+    pairs[: len(codes) // 2] |= codes[1::2] << bits
+    return pack(pairs)
+
+
+def _in_pairs(kept: int, bits: int) -> bool:
+    return kept >= PAIRED and bits <= 3
 
 
 def decode(data: bytes, size: int) -> Patch:
@@ -128,19 +170,39 @@ def decode(data: bytes, size: int) -> Patch:
     values = _values(table)
     if not np.isfinite(values).all():
         raise CodecError("the table holds NaN or infinity")
-    indices = None
-    if not dense:
-        gaps = reader.integers(kept, size)
-        positions = np.cumsum(gaps, dtype=np.int64)
-        positions += np.arange(kept)
-        if kept and positions[-1] >= size:
-            raise CodecError(f"index {positions[-1]} is not below {size}")
-        indices = torch.from_numpy(positions.astype(np.int32))
-    codes = reader.integers(kept, 2 * cells)
+    if dense:
+        return Patch(size, None, _read_values(reader, kept, values))
+    gaps = reader.integers(kept, size)
+    jobs = partial(_positions, gaps, size), partial(_read_values, reader, kept, values)
+    indices, kept_values = _parallel(jobs, size)
+    return Patch(size, indices, kept_values)
+
+
+def _positions(gaps: NDArray[np.int64], size: int) -> Tensor:
+    """The indices, (k,) int32, below `size`."""
+    gaps += 1
+    positions = np.cumsum(gaps, out=gaps)  # at most size^2, far below 2^63
+    positions -= 1
+    if len(positions) and positions[-1] >= size:
+        raise CodecError(f"index {positions[-1]} is not below {size}")
+    return torch.from_numpy(positions.astype(np.int32))
+
+
+def _read_values(reader: Reader, kept: int, values: Floats) -> Tensor:
+    """The rest of the message: a code for each coordinate, looked up."""
+    bits = len(values).bit_length() - 1
+    if _in_pairs(kept, bits):
+        values = np.stack((np.tile(values, len(values)), np.repeat(values, len(values))), axis=1)
+    codes = reader.integers(-(-kept // 2) if values.ndim == 2 else kept, len(values))
     reader.finish()
-    if kept and int(codes.max()) >= 2 * cells:
-        raise CodecError(f"code {int(codes.max())} is not below {2 * cells}")
-    return Patch(size, indices, torch.from_numpy(values[codes]))
+    if kept and int(codes.max()) >= len(values):
+        raise CodecError(f"code {int(codes.max())} is not below {len(values)}")
+    return _look_up(values, codes).flatten()[:kept]
+
+
+def _look_up(values: Floats, codes: NDArray[np.integer[Any]]) -> Tensor:
+    # PyTorch is twice as fast here as numpy is.
+    return torch.from_numpy(values).index_select(0, torch.from_numpy(codes).int())
 
 
 # which --------------------------------------------------------------------------------------------
@@ -149,25 +211,30 @@ def decode(data: bytes, size: int) -> Patch:
 def _select(numbers: Floats, density: float) -> tuple[Indices, Floats, float]:
     """The indices to keep, ascending; what is there; and the threshold."""
     wanted = max(1, round(density * len(numbers)))
-    threshold = _threshold(numbers, density, wanted)
+    threshold, exact = _threshold(numbers, density, wanted)
     indices, kept = _at_least(numbers, threshold)
-    exact = len(numbers) <= SAMPLE
+    _refuse_not_finite(kept)
     if len(indices) > (wanted if exact else TOLERANCE * wanted):
-        # Too many equals. The largest, and among equals the first; the others come next time.
-        largest = np.argsort(-np.abs(kept), kind="stable")[:wanted]
-        largest.sort()
-        indices, kept = indices[largest], kept[largest]
+        # Equals, or an unlucky sample. Among equals the first; the others come next time.
+        magnitudes = np.abs(kept)
+        least = np.partition(magnitudes, len(kept) - wanted)[len(kept) - wanted]
+        chosen = magnitudes > least
+        equals = np.flatnonzero(magnitudes == least)
+        chosen[equals[: wanted - np.count_nonzero(chosen)]] = True
+        indices, kept, threshold = indices[chosen], kept[chosen], float(least)
     return indices, kept, threshold
 
 
-def _threshold(numbers: Floats, density: float, wanted: int) -> float:
+def _threshold(numbers: Floats, density: float, wanted: int) -> tuple[float, bool]:
+    """The quantile of the magnitudes, and whether it is exact."""
     size = len(numbers)
-    if size <= SAMPLE:
-        return float(np.partition(np.abs(numbers), size - wanted)[size - wanted])
+    sample = max(SAMPLE, round(SAMPLED / density))
+    if size <= sample:
+        return float(np.partition(np.abs(numbers), size - wanted)[size - wanted]), True
     # Drawn at random, not at a stride: weight matrices are periodic.
-    drawn = np.random.default_rng(size).integers(0, size, SAMPLE)
-    rank = min(SAMPLE - 1, round((1 - density) * SAMPLE))
-    return float(np.partition(np.abs(numbers[drawn]), rank)[rank])
+    drawn = np.random.default_rng(size).integers(0, size, sample)
+    rank = min(sample - 1, round((1 - density) * sample))
+    return float(np.partition(np.abs(numbers[drawn]), rank)[rank]), False
 
 
 def _at_least(numbers: Floats, threshold: float) -> tuple[Indices, Floats]:
@@ -176,45 +243,64 @@ def _at_least(numbers: Floats, threshold: float) -> tuple[Indices, Floats]:
 
     def look(start: int) -> tuple[Indices, Floats]:
         piece = numbers[start : start + CHUNK]
-        found = np.flatnonzero(np.abs(piece) >= limit)
-        return found.astype(np.int32) + np.int32(start), piece[found]
+        found = np.flatnonzero(~(np.abs(piece) < limit))  # so that NaN is found, and refused
+        return found.astype(np.int32) + np.int32(start), piece.take(found)
 
-    pieces = [look(start) for start in range(0, len(numbers), CHUNK)]
+    pieces = _each_chunk(look, len(numbers))
     return np.concatenate([at for at, _ in pieces]), np.concatenate([what for _, what in pieces])
+
+
+def _refuse_not_finite(numbers: Floats) -> None:
+    if not np.isfinite(numbers).all():
+        raise ValueError("a vector with NaN or infinity cannot be compressed")
 
 
 # how well -----------------------------------------------------------------------------------------
 
 
-def _quantise(numbers: Floats, threshold: float, bits: int) -> tuple[Table, Codes]:
-    """The table (upper halves of float32) and each number's code: magnitude * 2 + sign."""
+def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tuple[Table, Codes]:
+    """The table (upper halves of float32) and each number's code: magnitude * 2 + sign.
+
+    The grid is uniform, or with `root` uniform in the square root.
+    """
     cells = 1 << (bits - 1)
-    width = _cell_width(numbers, threshold, cells)
+    low, width = np.float32(threshold), _cell_width(numbers, threshold, cells, root=root)
     codes = np.empty(len(numbers), np.uint8)
-    counts, sums = np.zeros(cells), np.zeros(cells)
-    for start in range(0, len(numbers), CHUNK):
+
+    def code(start: int) -> tuple[Counts, Sums]:
         piece = numbers[start : start + CHUNK]
         magnitudes = np.abs(piece)
+        cell = np.zeros(len(piece), np.uint8)
         if width > 0:
-            with np.errstate(over="ignore"):  # far beyond the grid: the last cell
-                cell = np.minimum((magnitudes - np.float32(threshold)) / width, cells - 1)
-            cell = cell.astype(np.uint8)
-        else:
-            cell = np.zeros(len(piece), np.uint8)
-        counts += np.bincount(cell, minlength=cells)
-        sums += np.bincount(cell, weights=magnitudes, minlength=cells)
+            with np.errstate(over="ignore"):
+                place = (magnitudes - low) / width
+            if root:
+                np.sqrt(place, out=place)
+            cell = np.minimum(place, np.float32(cells - 1), out=place).astype(np.uint8)
         codes[start : start + CHUNK] = cell << 1 | np.signbit(piece)
+        sums: Sums = np.bincount(cell, weights=magnitudes, minlength=cells)
+        return np.bincount(cell, minlength=cells), sums
+
+    pieces = _each_chunk(code, len(numbers))
+    counts = np.sum([counts for counts, _ in pieces], axis=0)
+    sums = np.sum([sums for _, sums in pieces], axis=0)
     return _upper_half((sums / np.maximum(counts, 1)).astype(np.float32)), codes
 
 
-def _cell_width(numbers: Floats, threshold: float, cells: int) -> np.float32:
-    largest = float(max(numbers.max(initial=0.0), -numbers.min(initial=0.0)))
-    if not isfinite(largest):
-        raise ValueError("a vector with NaN or infinity cannot be compressed")
+def _cell_width(numbers: Floats, threshold: float, cells: int, *, root: bool) -> np.float32:
+    """The width of the grid's first cell; 0 if all are equal."""
+
+    def measure(start: int) -> tuple[float, float]:
+        magnitudes = np.abs(numbers[start : start + CHUNK])
+        return float(magnitudes.max(initial=0.0)), float(magnitudes.sum(dtype=np.float64))
+
+    pieces = _each_chunk(measure, len(numbers))
+    largest = max(most for most, _ in pieces)
+    mean = sum(total for _, total in pieces) / max(len(numbers), 1)
     # In means above the threshold, not in parts of the range: one large outlier must not push all
     # others into the first cell. The last cell takes whatever is beyond.
-    mean = float(np.abs(numbers).mean(dtype=np.float64)) - threshold if len(numbers) else 0.0
-    return np.float32(min((largest - threshold) / cells, STEP * mean))
+    even = (largest - threshold) / (cells * cells if root else cells)
+    return np.float32(max(0.0, min(even, STEP * (mean - threshold))))
 
 
 def _upper_half(numbers: Floats) -> Table:
@@ -232,3 +318,25 @@ def _values(table: Table) -> Floats:
 
 def _table_bytes(table: Table) -> bytes:
     return table.astype("<u2").tobytes()
+
+
+# how fast -----------------------------------------------------------------------------------------
+
+
+def _each_chunk(work: Callable[[int], T], size: int) -> list[T]:
+    """What `work` returns for the start of each chunk, in order; one empty chunk if size is 0."""
+
+    def span(first: int) -> list[T]:
+        return [work(start) for start in range(first, max(1, min(first + SPAN, size)), CHUNK)]
+
+    jobs = [partial(span, first) for first in range(0, max(1, size), SPAN)]
+    return list(chain.from_iterable(_parallel(jobs, size)))
+
+
+def _parallel(jobs: Sequence[Callable[[], T]], size: int) -> list[T]:
+    """What the jobs return, in order; in threads if they work on many coordinates."""
+    threads = min(torch.get_num_threads(), len(jobs), size // SPAN)
+    if threads <= 1:
+        return [job() for job in jobs]
+    with ThreadPoolExecutor(threads) as pool:
+        return [done.result() for done in [pool.submit(job) for job in jobs]]

@@ -34,6 +34,7 @@ def learner(
     momentum: float = 0.9,
     batch_size: int = 32,
     steps: int = 10,
+    drift_correction: float | None = None,
 ) -> TorchLearner:
     """Make the learner of node `shard` of `shards`.
 
@@ -57,6 +58,7 @@ def learner(
         partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=(torch.tensor(images[testing]), torch.tensor(labels[testing])),
+        drift_correction=drift_correction,
     )
 
 

@@ -1,0 +1,336 @@
+"""A `TorchLearner` trains as a loop of your own would, and leaves everything else alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.optim import SGD, Adam, Optimizer
+
+from gossip.learner import Batch, Batches, TorchLearner, class_accuracy
+
+INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+TARGETS = (INPUTS[:, 0] > 0).long()
+DATA = (INPUTS, TARGETS)
+
+
+def network(seed: int = 0, *, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        middle = [nn.BatchNorm1d(8)] if norm else []
+        return nn.Sequential(
+            nn.Linear(4, 8), *middle, nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2)
+        )
+
+
+def batches(seed: int = 0, size: int = 10) -> Batches:
+    return Batches(*DATA, size, torch.Generator().manual_seed(seed))
+
+
+def learner(model: nn.Module | None = None, **options: object) -> TorchLearner:
+    options = {"test": DATA} | options
+    return TorchLearner(model or network(), batches(), cross_entropy, **options)  # type: ignore[arg-type]
+
+
+def trained(one: TorchLearner, rounds: int) -> TorchLearner:
+    for _ in range(rounds):
+        one.train()
+    return one
+
+
+# training ----------------------------------------------------------------------------------------
+
+
+def test_training_lowers_the_loss_and_raises_the_accuracy() -> None:
+    one = learner()
+    before = one.evaluate()
+    trained(one, 20)
+    after = one.evaluate()
+    assert after["loss"] < before["loss"] / 2
+    assert after["accuracy"] > 0.9
+
+
+def test_a_round_takes_so_many_steps_and_counts_the_samples() -> None:
+    steps: list[int] = []
+    one = learner(steps=7)
+    one.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    assert one.train() == 70
+    assert len(steps) == 7
+
+
+def test_the_last_loss_is_the_mean_over_the_batches_of_the_round() -> None:
+    one = TorchLearner(network(), [DATA], cross_entropy, lambda p: SGD(p, lr=0.0), test=DATA)
+    assert one.last_loss is None
+    one.train()
+    assert one.last_loss == pytest.approx(one.evaluate()["loss"])
+
+
+@pytest.mark.parametrize("optimizer", [lambda p: SGD(p, lr=0.1, momentum=0.9), Adam])
+def test_who_never_loads_a_model_trains_to_the_bit_as_a_plain_loop(
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+) -> None:
+    one = trained(learner(optimizer=optimizer), 4)
+    model, feed = network(), batches()
+    plain = optimizer(model.parameters())
+    for _ in range(10):
+        for inputs, targets in feed:
+            plain.zero_grad()
+            cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            plain.step()
+    for ours, theirs in zip(one.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_else_draws_random_numbers() -> None:
+    one = learner(network(dropout=0.5), seed=3)
+    other = learner(network(dropout=0.5), seed=3)
+    trained(one, 3)
+    for _ in range(3):
+        torch.rand(17)
+        other.train()
+        other.evaluate()
+    assert torch.equal(one.parameters(), other.parameters())
+
+
+def test_another_seed_gives_other_dropout() -> None:
+    one, other = (learner(network(dropout=0.5), seed=seed) for seed in (3, 4))
+    assert not torch.equal(trained(one, 1).parameters(), trained(other, 1).parameters())
+
+
+def test_with_a_seed_training_leaves_the_global_randomness_alone() -> None:
+    one = learner(network(dropout=0.5), seed=3)
+    before = torch.get_rng_state()
+    one.train()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_rounds_of_one_seed_do_not_repeat_the_same_dropout() -> None:
+    one = TorchLearner(
+        network(dropout=0.5), [DATA], cross_entropy, lambda p: SGD(p, lr=0.0), steps=1, seed=3
+    )
+    losses = []
+    for _ in range(5):
+        one.train()
+        losses.append(one.last_loss)
+    assert len(set(losses)) == 5
+
+
+def test_a_list_of_batches_is_gone_through_again_and_again() -> None:
+    one = TorchLearner(network(), [DATA, DATA], cross_entropy, steps=5)
+    assert [one.train(), one.train()] == [200, 200]
+
+
+@pytest.mark.parametrize("feed", [[], iter([DATA])])
+def test_batches_that_run_out_are_an_error_that_tells_what_to_use(feed: Iterable[Batch]) -> None:
+    one = TorchLearner(network(), feed, cross_entropy, steps=2)
+    with pytest.raises(ValueError, match=rf"{type(feed).__name__}.*gossip's Batches"):
+        one.train()
+
+
+# parameters --------------------------------------------------------------------------------------
+
+
+def test_loading_its_own_parameters_changes_nothing() -> None:
+    one = trained(learner(network(norm=True)), 1)
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    one.load(one.parameters())
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_what_is_loaded_is_what_parameters_then_gives(seed: int) -> None:
+    one = learner(network(norm=True))
+    vector = torch.randn(one.layout.size, generator=torch.Generator().manual_seed(seed))
+    one.load(vector)
+    assert torch.equal(one.parameters(), vector)
+
+
+def test_parameters_are_a_copy() -> None:
+    one = learner()
+    before = one.parameters()
+    kept = before.clone()
+    one.train()
+    assert torch.equal(before, kept)
+    one.load(before)
+    before.zero_()
+    assert torch.equal(one.parameters(), kept)
+
+
+def test_a_merged_model_is_trained_on_with_the_optimizer_as_it_was() -> None:
+    one = learner(optimizer=lambda p: SGD(p, lr=0.1, momentum=0.9))
+    one.train()
+    momentum = [state["momentum_buffer"].clone() for state in one.optimizer.state.values()]
+    one.load(torch.zeros(one.layout.size))
+    kept = [state["momentum_buffer"] for state in one.optimizer.state.values()]
+    assert all(torch.equal(a, b) for a, b in zip(momentum, kept, strict=True))
+    assert one.train() > 0
+
+
+# evaluation --------------------------------------------------------------------------------------
+
+
+def test_evaluating_leaves_randomness_training_mode_and_parameters_as_they_were() -> None:
+    class Noisy(nn.Dropout):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) + 0 * torch.rand(())
+
+    model = nn.Sequential(network(norm=True), Noisy(0.5))
+    model.train()
+    model[0].eval()
+    one = learner(model)
+    modes = [module.training for module in model.modules()]
+    state, parameters = torch.get_rng_state(), one.parameters()
+    one.evaluate()
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.parameters(), parameters)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_failing_evaluation_restores_the_training_mode_too() -> None:
+    model = network().train()
+    with pytest.raises(RuntimeError):
+        learner(model, test=(torch.zeros(3, 5), torch.zeros(3).long())).evaluate()
+    assert all(module.training for module in model.modules())
+
+
+def test_evaluation_does_not_disturb_the_training() -> None:
+    one, other = learner(network(dropout=0.3), seed=1), learner(network(dropout=0.3), seed=1)
+    for _ in range(3):
+        one.train()
+        other.train()
+        other.evaluate()
+    assert torch.equal(one.parameters(), other.parameters())
+
+
+def test_a_large_test_set_is_evaluated_as_a_whole() -> None:
+    many = (INPUTS.repeat(60, 1), TARGETS.repeat(60))
+    assert learner(test=many).evaluate() == pytest.approx(learner().evaluate(), abs=1e-5)
+
+
+def test_without_a_test_set_there_are_no_metrics() -> None:
+    assert learner(test=None).evaluate() == {}
+
+
+def test_metrics_of_the_users_own_replace_the_accuracy() -> None:
+    one = learner(metrics=lambda outputs, targets: {"n": len(targets), "mean": outputs.mean()})
+    assert one.evaluate().keys() == {"loss", "n", "mean"}
+    assert one.evaluate()["n"] == 40.0
+
+
+def test_a_regression_has_no_accuracy() -> None:
+    data = (INPUTS, INPUTS[:, :2])
+    assert TorchLearner(network(), [data], mse_loss, test=data).evaluate().keys() == {"loss"}
+
+
+def test_the_accuracy_is_the_share_of_right_classes() -> None:
+    outputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert class_accuracy(outputs, torch.tensor([1, 0, 0, 1])) == {"accuracy": 0.75}
+    pixels = torch.stack([outputs, outputs]).permute(0, 2, 1)  # (2, 2 classes, 4)
+    assert class_accuracy(pixels, torch.ones(2, 4).long()) == {"accuracy": 0.75}
+    assert class_accuracy(outputs, outputs) == {}
+
+
+# making ------------------------------------------------------------------------------------------
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="SGD updates none of the model's parameters"):
+        learner(optimizer=SGD(network().parameters(), lr=0.1))
+
+
+def test_an_optimizer_that_is_ready_is_used() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    assert learner(model, optimizer=optimizer).optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"test": (INPUTS, TARGETS[:5])}, "40 inputs and 5 targets"),
+        ({"test": (INPUTS[:0], TARGETS[:0])}, "0 inputs and 0 targets"),
+        ({"drift_correction": -1.0}, "not -1.0"),
+        ({"drift_correction": 0.1, "optimizer": Adam}, "drift_correction=0.1 .* not Adam"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_with_their_value(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        learner(**options)  # type: ignore[arg-type]
+
+
+# drift correction --------------------------------------------------------------------------------
+
+
+def after_merges(correction: float | None, optimizer: type[Optimizer] = SGD) -> Tensor:
+    one = learner(optimizer=lambda p: optimizer(p, lr=0.05), drift_correction=correction)  # type: ignore[call-arg]
+    for _ in range(3):
+        one.train()
+        one.load(one.parameters() * 0.9)
+    one.train()
+    return one.parameters()
+
+
+def test_the_drift_correction_is_on_with_sgd_and_can_be_switched_off() -> None:
+    assert torch.equal(after_merges(None), after_merges(0.1))
+    assert not torch.equal(after_merges(None), after_merges(0.0))
+
+
+def test_the_drift_correction_is_off_with_other_optimizers() -> None:
+    assert torch.equal(after_merges(None, Adam), after_merges(0.0, Adam))
+
+
+# batches -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 1000))
+def test_a_pass_gives_every_sample_once_in_few_batches_of_even_size(
+    samples: int, size: int, seed: int
+) -> None:
+    inputs = torch.arange(samples)
+    feed = Batches(inputs, -inputs, size, torch.Generator().manual_seed(seed))
+    for _ in range(2):
+        given = list(feed)
+        assert all(torch.equal(batch, -targets) for batch, targets in given)
+        assert Counter(torch.cat([batch for batch, _ in given]).tolist()) == Counter(range(samples))
+        sizes = {len(batch) for batch, _ in given}
+        assert max(sizes) <= size
+        assert max(sizes) - min(sizes) <= 1
+        assert len(given) == len(feed) == -(-samples // size)
+
+
+def test_the_order_is_new_on_every_pass_and_depends_on_the_generator_alone() -> None:
+    def passes(seed: int) -> list[list[int]]:
+        feed = Batches(torch.arange(40), torch.arange(40), 40, torch.Generator().manual_seed(seed))
+        return [inputs.tolist() for _ in range(2) for inputs, _ in feed]
+
+    first, second = passes(5)
+    assert first != second
+    assert passes(5) == [first, second]
+    assert passes(6) != [first, second]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "size", "message"),
+    [
+        (INPUTS, TARGETS[:5], 10, "40 inputs and 5 targets"),
+        (INPUTS[:0], TARGETS[:0], 10, "no samples"),
+        (INPUTS, TARGETS, 0, "not 0"),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused(
+    inputs: Tensor, targets: Tensor, size: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Batches(inputs, targets, size, torch.Generator())
