@@ -27,6 +27,7 @@ from gossip.exchange import (
     ExchangeCompleted,
     ExchangeConfig,
     ExchangeEvent,
+    ExchangeUndone,
     LinkOpened,
     Receipt,
 )
@@ -253,6 +254,8 @@ class Agent:
                     self.stats.bytes_sent += event.sent
                     self.stats.bytes_received += event.received
                     self.stats.bytes_dense += 4 * self.layout.size
+                case ExchangeUndone():
+                    self._merged = True
                 case LinkOpened() if self._adopts(event):
                     self._adopt(event)
                     events.append(ModelAdopted(event.peer.id, event.samples))

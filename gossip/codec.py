@@ -15,10 +15,11 @@ between two machines.
 
     flags   1 byte: 8 if dense, plus bits - 1
     k       varint, unless dense: how many are kept
-    table   2^(bits - 1) times 2 bytes
+    length  varint, of the gaps, if k is at least LONG: so that both rows can be read at once
     gaps    unless dense
-    codes   two to a number if they are many and of 3 bits at most: a code of its own takes a whole
-            number of bits, half a bit more than it needs
+    table   2^(bits - 1) times 2 bytes
+    codes   two to a number if k is at least LONG and bits at most 3: a code by itself takes a
+            whole number of bits, which is up to a fifth more than it needs
 
 Dense means k = n, without gaps, and a grid that begins at zero and is uniform in the square root of
 the magnitude: the layers of a model differ in scale, and a uniform grid as wide as a BatchNorm's
@@ -51,8 +52,6 @@ T = TypeVar("T")
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Codes = NDArray[np.uint8]
-Counts = NDArray[np.intp]
-Sums = NDArray[np.float64]
 Table = NDArray[np.uint16]  # the upper halves of float32 numbers
 
 SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
@@ -60,7 +59,7 @@ SAMPLED = 1000  # coordinates of the sample at least are above the threshold: ri
 TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
 CHUNK = 1 << 17  # coordinates at a time, so that what is computed of them stays in the cache
 SPAN = 1 << 20  # coordinates a job; below, handing it to another thread costs more than it gains
-PAIRED = 1 << 12  # codes; below, the longer code table costs more than pairs save. Measured.
+LONG = 1 << 12  # codes; below, the larger Huffman table costs more than pairs save. Measured.
 DENSE = 8
 STEP = 1.4  # width of a cell, in means; measured on consensus
 
@@ -121,35 +120,20 @@ def encode(vector: Tensor, config: CodecConfig) -> tuple[bytes, Patch]:
     Raises ValueError on NaN and on infinity, also on what is infinite as float32.
     """
     numbers = vector.detach().float().contiguous().numpy()
-    flags = config.bits - 1
+    size, flags = len(numbers), config.bits - 1
     if config.density == 1.0:
         _refuse_not_finite(numbers)
-        table, codes = _quantise(numbers, 0.0, config.bits, root=True)
-        data = bytes((flags | DENSE,)) + _table_bytes(table) + _pack_codes(codes, config.bits)
-        return data, Patch(len(numbers), None, _look_up(_values(table), codes))
-    indices, kept, threshold = _select(numbers, config.density)
-    table, codes = _quantise(kept, threshold, config.bits, root=False)
-    jobs = partial(_pack_gaps, indices), partial(_pack_codes, codes, config.bits)
-    packed = _parallel(jobs, len(numbers))
-    data = b"".join((bytes((flags,)), varint(len(indices)), _table_bytes(table), *packed))
-    values = _look_up(_values(table), codes)
-    return data, Patch(len(numbers), torch.from_numpy(indices), values)
-
-
-def _pack_gaps(indices: Indices) -> bytes:
-    return pack(np.diff(indices, prepend=np.int32(-1)) - np.int32(1))
-
-
-def _pack_codes(codes: Codes, bits: int) -> bytes:
-    if not _in_pairs(len(codes), bits):
-        return pack(codes)
-    pairs = codes[::2].copy()
-    pairs[: len(codes) // 2] |= codes[1::2] << bits
-    return pack(pairs)
-
-
-def _in_pairs(kept: int, bits: int) -> bool:
-    return kept >= PAIRED and bits <= 3
+        codes, values = _write_values(numbers, 0.0, config.bits, root=True)
+        return bytes((flags | DENSE,)) + codes, Patch(size, None, values)
+    found, kept, threshold = _select(numbers, config.density)
+    (gaps, indices), (codes, values) = _parallel(
+        (
+            partial(_write_indices, found),
+            partial(_write_values, kept, threshold, config.bits, root=False),
+        ),
+        size,
+    )
+    return bytes((flags,)) + gaps + codes, Patch(size, indices, values)
 
 
 def decode(data: bytes, size: int) -> Patch:
@@ -161,48 +145,76 @@ def decode(data: bytes, size: int) -> Patch:
     flags = reader.byte()
     if flags >= 2 * DENSE:
         raise CodecError(f"flags {flags} are unknown")
-    cells = 1 << (flags & 7)
-    dense = bool(flags & DENSE)
-    kept = size if dense else reader.varint()
+    bits = (flags & 7) + 1
+    if flags & DENSE:
+        return Patch(size, None, _read_values(reader, size, bits))
+    kept = reader.varint()
     if kept > size:
         raise CodecError(f"{kept} coordinates are kept of {size}")
-    table = np.frombuffer(reader.take(2 * cells), "<u2")
-    values = _values(table)
-    if not np.isfinite(values).all():
-        raise CodecError("the table holds NaN or infinity")
-    if dense:
-        return Patch(size, None, _read_values(reader, kept, values))
-    gaps = reader.integers(kept, size)
-    jobs = partial(_positions, gaps, size), partial(_read_values, reader, kept, values)
-    indices, kept_values = _parallel(jobs, size)
-    return Patch(size, indices, kept_values)
+    gaps = Reader(reader.take(reader.varint())) if kept >= LONG else reader
+    indices, values = _parallel(
+        (partial(_read_indices, gaps, kept, size), partial(_read_values, reader, kept, bits)),
+        kept,
+    )
+    gaps.finish()
+    return Patch(size, indices, values)
 
 
-def _positions(gaps: NDArray[np.int64], size: int) -> Tensor:
-    """The indices, (k,) int32, below `size`."""
-    gaps += 1
-    positions = np.cumsum(gaps, out=gaps)  # at most size^2, far below 2^63
-    positions -= 1
-    if len(positions) and positions[-1] >= size:
+# the two rows -------------------------------------------------------------------------------------
+
+
+def _write_indices(indices: Indices) -> tuple[bytes, Tensor]:
+    """How many, and the gaps; and the indices as a tensor."""
+    gaps = pack(np.diff(indices, prepend=np.int32(-1)) - np.int32(1))
+    kept = len(indices)
+    head = varint(kept) + (varint(len(gaps)) if kept >= LONG else b"")
+    return head + gaps, torch.from_numpy(indices)
+
+
+def _read_indices(reader: Reader, kept: int, size: int) -> Tensor:
+    """The indices, (k,) int32, ascending and below `size`."""
+    positions = reader.integers(kept, size)
+    positions[1:] += 1
+    np.cumsum(positions, out=positions)  # at most size^2, far below 2^63
+    if kept and positions[-1] >= size:
         raise CodecError(f"index {positions[-1]} is not below {size}")
     return torch.from_numpy(positions.astype(np.int32))
 
 
-def _read_values(reader: Reader, kept: int, values: Floats) -> Tensor:
-    """The rest of the message: a code for each coordinate, looked up."""
-    bits = len(values).bit_length() - 1
-    if _in_pairs(kept, bits):
+def _write_values(
+    numbers: Floats, threshold: float, bits: int, *, root: bool
+) -> tuple[bytes, Tensor]:
+    """The table and the codes; and what they stand for."""
+    table, codes = _quantise(numbers, threshold, bits, root=root)
+    symbols = codes
+    if _in_pairs(len(codes), bits):
+        symbols = codes[::2].copy()
+        symbols[: len(codes) // 2] |= codes[1::2] << bits
+    return table.astype("<u2").tobytes() + pack(symbols), _look_up(_values(table), codes)
+
+
+def _read_values(reader: Reader, kept: int, bits: int) -> Tensor:
+    """The rest of a message: the table, and a code for each of `kept` coordinates."""
+    values = _values(np.frombuffer(reader.take(1 << bits), "<u2"))
+    if not np.isfinite(values).all():
+        raise CodecError("the table holds NaN or infinity")
+    pairs = _in_pairs(kept, bits)
+    if pairs:
         values = np.stack((np.tile(values, len(values)), np.repeat(values, len(values))), axis=1)
-    codes = reader.integers(-(-kept // 2) if values.ndim == 2 else kept, len(values))
+    symbols = reader.integers(-(-kept // 2) if pairs else kept, len(values))
     reader.finish()
-    if kept and int(codes.max()) >= len(values):
-        raise CodecError(f"code {int(codes.max())} is not below {len(values)}")
-    return _look_up(values, codes).flatten()[:kept]
+    if kept and int(symbols.max()) >= len(values):
+        raise CodecError(f"code {int(symbols.max())} is not below {len(values)}")
+    return _look_up(values, symbols).flatten()[:kept]
 
 
-def _look_up(values: Floats, codes: NDArray[np.integer[Any]]) -> Tensor:
+def _in_pairs(kept: int, bits: int) -> bool:
+    return kept >= LONG and bits <= 3
+
+
+def _look_up(values: Floats, symbols: NDArray[np.integer[Any]]) -> Tensor:
     # PyTorch is twice as fast here as numpy is.
-    return torch.from_numpy(values).index_select(0, torch.from_numpy(codes).int())
+    return torch.from_numpy(values).index_select(0, torch.from_numpy(symbols).int())
 
 
 # which --------------------------------------------------------------------------------------------
@@ -267,7 +279,7 @@ def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tu
     low, width = np.float32(threshold), _cell_width(numbers, threshold, cells, root=root)
     codes = np.empty(len(numbers), np.uint8)
 
-    def code(start: int) -> tuple[Counts, Sums]:
+    def code(start: int) -> tuple[NDArray[Any], NDArray[Any]]:
         piece = numbers[start : start + CHUNK]
         magnitudes = np.abs(piece)
         cell = np.zeros(len(piece), np.uint8)
@@ -278,7 +290,7 @@ def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tu
                 np.sqrt(place, out=place)
             cell = np.minimum(place, np.float32(cells - 1), out=place).astype(np.uint8)
         codes[start : start + CHUNK] = cell << 1 | np.signbit(piece)
-        sums: Sums = np.bincount(cell, weights=magnitudes, minlength=cells)
+        sums = np.bincount(cell, weights=magnitudes, minlength=cells)
         return np.bincount(cell, minlength=cells), sums
 
     pieces = _each_chunk(code, len(numbers))
@@ -314,10 +326,6 @@ def _values(table: Table) -> Floats:
     """The number for each code."""
     positive = (table.astype(np.uint32) << 16).view(np.float32)
     return np.stack((positive, -positive), axis=1).ravel()
-
-
-def _table_bytes(table: Table) -> bytes:
-    return table.astype("<u2").tobytes()
 
 
 # how fast -----------------------------------------------------------------------------------------

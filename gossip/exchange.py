@@ -81,6 +81,14 @@ class ExchangeCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeUndone:
+    """The peer never completed the last exchange of the last epoch, so the model moved back."""
+
+    peer: Peer
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinkOpened:
     """Exchange 0 is done: both ends hold the same reference."""
 
@@ -112,7 +120,9 @@ class PayloadRejected:
     reason: str
 
 
-ExchangeEvent = ExchangeCompleted | LinkOpened | LinkReset | ModelMismatched | PayloadRejected
+ExchangeEvent = (
+    ExchangeCompleted | ExchangeUndone | LinkOpened | LinkReset | ModelMismatched | PayloadRejected
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +179,7 @@ class Exchange:
         self._theirs: Open | None = None  # the peer's word on the number that it drew last
         self._agreed = False  # both ends know the epoch
         self._refused = False  # the peer's model has another layout
+        self._settled: list[ExchangeEvent] = []  # to be told with the next events
         self._pending: _Pending | None = None
         self._kept: tuple[Half, bytes] | None = None  # our half of the last completed exchange
         self._outbox: deque[bytes] = deque()
@@ -220,18 +231,24 @@ class Exchange:
         """Take what the peer sent; `samples` is the age of `x`. Never raises on a peer's bytes."""
         try:
             message, body = TABLE.decode(payload)
-            match message:
-                case Open():
-                    return self._on_open(message, samples, now)
-                case Challenge():
-                    return self._on_challenge(message, samples, now)
-                case Half():
-                    return self._on_half(message, bytes(body), samples, now)
-                case Describe():
-                    return self._on_describe(bytes(body))
+            events = self._on_message(message, bytes(body), samples, now)
         except (WireError, CodecError, LayoutError) as error:
-            return [PayloadRejected(self.peer, str(error))]
-        raise AssertionError(f"{message!r} is in the table but nothing handles it")
+            events = [PayloadRejected(self.peer, str(error))]
+        settled, self._settled = self._settled, []
+        return settled + events
+
+    def _on_message(
+        self, message: Message, body: bytes, samples: int, now: float
+    ) -> list[ExchangeEvent]:
+        match message:
+            case Open():
+                return self._on_open(message, samples, now)
+            case Challenge():
+                return self._on_challenge(message, samples, now)
+            case Half():
+                return self._on_half(message, body, samples, now)
+            case Describe():
+                return self._on_describe(body)
 
     def handle_timeout(self, now: float) -> list[ExchangeEvent]:
         """Repeat what was not answered."""
@@ -295,8 +312,9 @@ class Exchange:
         if not self._agreed:
             self._theirs = message
             if known:
-                return self._agree(now, answer=message.answer)
-            self._ask(now)
+                self._agree(now, answer=message.answer)
+            else:
+                self._ask(now)
             return []
         assert self._theirs is not None
         if message.source == self._theirs.source:
@@ -326,7 +344,7 @@ class Exchange:
         self._say(replace(self._mine, target=message.source))
         return [LinkReset(self.peer, "the peer is in another epoch")]
 
-    def _agree(self, now: float, *, answer: bool) -> list[ExchangeEvent]:
+    def _agree(self, now: float, *, answer: bool) -> None:
         """Both numbers are known: settle the last epoch and begin this one with exchange 0."""
         assert self._theirs is not None
         self._agreed = True
@@ -338,7 +356,6 @@ class Exchange:
             body, patch = encode(self._x, SNAPSHOT)
             self._pending = self._wrap(0, None, body, patch, now)
             self._transmit(self._pending, now)
-        return []
 
     def _snapshot_is_ours(self, theirs: Open) -> bool:
         mine = self._mine.samples
@@ -353,6 +370,7 @@ class Exchange:
         theirs.add_to(self._x, -0.5)
         mine.add_to(self._x, 0.5)
         self.receipt = Receipt(receipt.epoch, receipt.n - 1)
+        self._settled.append(ExchangeUndone(self.peer, receipt.n))
 
     def _on_describe(self, body: bytes) -> list[ExchangeEvent]:
         theirs = Layout.decode(body)

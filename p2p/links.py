@@ -332,7 +332,14 @@ class Links:
         link.peer, link.address = accept.sender, accept.sender.address
         link.theirs = accept.token
         link.state, link.joining = State.ACCEPTED, False
-        return events + self._confirm(link, now)
+        events += self._confirm(link, now)
+        others = [other for other in self.up.values() if other is not link]
+        if self.room < 0 and others:  # asked without room, to find lost peers: another makes way
+            loser = self._rng.choice(others)
+            assert loser.peer is not None
+            self.drop(loser)
+            events.append(LinkDown(loser.peer, "gave way to a lost peer", reachable=True))
+        return events
 
     def on_refuse(self, refuse: Refuse) -> list[LinkEvent]:
         """A peer has no room."""

@@ -74,13 +74,21 @@ class SwarmConfig:
     seed_most: float = 30.0
     """Seconds; where that doubling ends. A guess."""
 
+    reunite_every: float = 30.0
+    """Seconds between two attempts to reach a seed or a lost peer that is no neighbour. Without
+    them, halves of a network that was split for longer than links live never meet again
+    (iroh-gossip #152). serf tries every 30 s."""
+
+    lost: int = 30
+    """Lost peers that are remembered for that; as many as the passive view holds."""
+
 
 @dataclass(slots=True)
 class _Seed:
     attempts: int = 0  # rounds of requests without an answer; 0 once there was one
 
 
-Timer = Address | Literal["repair", "shuffle"]
+Timer = Address | Literal["repair", "shuffle", "reunite"]
 
 PATIENCE = 3  # rounds without an answer until a seed is called unreachable, then at every doubling
 
@@ -102,6 +110,7 @@ class Swarm:
         self._links = Links(me, config.links, rng, incarnation, self._say, self._known)
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self._seeds: dict[Address, _Seed] = {}
+        self._lost: dict[PeerId, Peer] = {}
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
 
@@ -191,7 +200,10 @@ class Swarm:
                     self._repair(now)
                 case "shuffle":
                     self._overlay.shuffle()
-                    self._shuffle_later(now)
+                    self._later("shuffle", self._config.overlay.shuffle_every, now)
+                case "reunite":
+                    self._reunite(now)
+                    self._later("reunite", self._config.reunite_every, now)
                 case _:
                     events += self._retry_seed(timer, now)
         return events
@@ -229,13 +241,7 @@ class Swarm:
             match event:
                 case LinkUp(link, joined):
                     assert link.peer is not None
-                    self._overlay.forget(link.peer.id)
-                    self._seed_answered(link.address)
-                    if joined:
-                        self._overlay.introduce(link.peer)
-                    if "shuffle" not in self._timers:
-                        self._shuffle_later(now)
-                    self._repair_soon(now)
+                    self._on_up(link, link.peer, joined, now)
                     events.append(PeerUp(link.peer))
                 case LinkDown(peer, reason, reachable, instead):
                     if reachable:
@@ -251,9 +257,20 @@ class Swarm:
                     self._repair_later(now)
                 case RequestFailed(_, peer):
                     if peer is not None:
-                        self._overlay.forget(peer.id)
+                        self._lose(peer)
                     self._repair_soon(now)
         return events
+
+    def _on_up(self, link: Link, peer: Peer, joined: bool, now: float) -> None:
+        self._overlay.forget(peer.id)
+        self._lost.pop(peer.id, None)
+        self._seed_answered(link.address)
+        if joined:
+            self._overlay.introduce(peer)
+        if "shuffle" not in self._timers:
+            self._later("shuffle", self._config.overlay.shuffle_every, now)
+            self._later("reunite", self._config.reunite_every, now)
+        self._repair_soon(now)
 
     # filling the view ----------------------------------------------------------------------------
 
@@ -279,11 +296,31 @@ class Swarm:
         self._timers.set("repair", now + self._jitter(self._repair_delay))
         self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
 
-    def _shuffle_later(self, now: float) -> None:
-        self._timers.set("shuffle", now + self._jitter(self._config.overlay.shuffle_every))
+    def _later(self, timer: Timer, delay: float, now: float) -> None:
+        self._timers.set(timer, now + self._jitter(delay))
 
     def _jitter(self, delay: float) -> float:
         return delay * self._rng.uniform(0.75, 1.25)
+
+    # islands -------------------------------------------------------------------------------------
+
+    def _lose(self, peer: Peer) -> None:
+        """Nobody answers there now; perhaps some day."""
+        self._overlay.forget(peer.id)
+        self._lost.pop(peer.id, None)
+        self._lost[peer.id] = peer
+        if len(self._lost) > self._config.lost:
+            del self._lost[next(iter(self._lost))]
+
+    def _reunite(self, now: float) -> None:
+        """Ask somebody with whom we may have lost touch; even a refusal tells us of its peers."""
+        targets: list[Peer | Address] = [
+            *self._lost.values(),
+            *(seed for seed in self._seeds if seed not in self._timers),
+        ]
+        targets = [target for target in targets if not self._links.knows(_address(target))]
+        if targets:
+            self._links.request(self._rng.choice(targets), now)
 
     # seeds ---------------------------------------------------------------------------------------
 
@@ -328,3 +365,7 @@ class Swarm:
     def _put(self, address: Address, data: bytes) -> None:
         channel = Channel.DATAGRAM if len(data) <= MAX_DATAGRAM else Channel.STREAM
         self._outbox.append(Packet(address, data, channel))
+
+
+def _address(target: Peer | Address) -> Address:
+    return target.address if isinstance(target, Peer) else target

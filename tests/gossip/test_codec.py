@@ -23,9 +23,9 @@ vectors = arrays.arrays(np.float32, st.integers(1, 300), elements=finite).map(to
 def same(one: Patch, other: Patch) -> bool:
     if (one.indices is None) != (other.indices is None) or one.size != other.size:
         return False
-    if one.indices is not None and other.indices is not None:
-        if not torch.equal(one.indices, other.indices):
-            return False
+    both = one.indices is not None and other.indices is not None
+    if both and not torch.equal(one.indices, other.indices):
+        return False
     # as bits: 0 and -0 differ, and so would two machines that continue from them
     return torch.equal(one.values.view(torch.int32), other.values.view(torch.int32))
 
@@ -152,7 +152,7 @@ def well_formed(patch: Patch, size: int) -> None:
     else:
         assert len(patch.values) == len(patch.indices) <= size
         if len(patch.indices):
-            assert 0 <= int(patch.indices[0])
+            assert int(patch.indices[0]) >= 0
             assert int(patch.indices[-1]) < size
             assert bool((patch.indices.diff() > 0).all())
 
@@ -195,7 +195,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     from gossip.integers import BYTES, varint
 
     bomb = zstandard.ZstdCompressor().compress(bytes(10**8))
-    data = b"".join((b"\x00", varint(10), bytes(2), bytes((BYTES << 5,)), varint(len(bomb)), bomb))
+    data = b"".join((b"\x00", varint(10), bytes((BYTES << 5,)), varint(len(bomb)), bomb))
     with pytest.raises(CodecError, match="claimed"):
         decode(data, 1000)
 
@@ -220,3 +220,90 @@ def test_bits_that_cannot_be_are_refused(bits: int) -> None:
 def test_the_same_vector_gives_the_same_bytes() -> None:
     vector = normal(300_000)
     assert encode(vector, CodecConfig())[0] == encode(vector.clone(), CodecConfig())[0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("share", [0.001, 0.5])
+def test_nan_is_refused_wherever_it_is(bad: float, share: float) -> None:
+    for size in (1000, 300_000):
+        vector = normal(size)
+        vector[: round(share * size)] = bad
+        for density in (0.1, 1.0):
+            with pytest.raises(ValueError, match="NaN or infinity"):
+                encode(vector, CodecConfig(density=density))
+
+
+scaled = st.floats(-1, 1, width=32).flatmap(
+    lambda x: st.integers(-25, 25).map(lambda e: x * 10.0**e if abs(x) > 1e-3 else 0.0)
+)
+
+
+@given(st.lists(scaled, min_size=1, max_size=60).filter(any), configs)
+def test_every_message_makes_what_is_left_shorter(
+    numbers: list[float], config: CodecConfig
+) -> None:
+    """(sum |v|)^2 >= sum v^2, so a mean takes away 1 / n of the length squared at least."""
+    vector = torch.tensor(numbers)
+    _, patch = encode(vector, config)
+    before, rest = vector.double(), vector.double() - patch.dense().double()
+    assert float(rest.square().sum()) <= float(before.square().sum()) * (1 - 0.99 / len(numbers))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [4095, 4096, 4097, 70_001])
+def test_many_codes_make_the_round_trip_as_few_do(size: int, bits: int) -> None:
+    data, patch = encode(normal(size), CodecConfig(density=1.0, bits=bits))
+    assert same(patch, decode(data, size))
+    for cut in (1, 2, len(data) // 2):
+        with pytest.raises(CodecError):
+            decode(data[:-cut], size)
+
+
+def test_the_codes_of_large_messages_are_near_their_entropy() -> None:
+    data, patch = encode(normal(200_000), CodecConfig(density=1.0, bits=3))
+    _, counts = patch.values.unique(return_counts=True)
+    share = counts.double() / counts.sum()
+    entropy = float(-(share * share.log2()).sum()) * 200_000 / 8
+    assert len(data) < 1.03 * entropy
+
+
+def test_small_layers_survive_beside_large_ones() -> None:
+    """As in a model with BatchNorm, whose variances may be a thousand times the weights."""
+    weights, variances = 0.03 * normal(20_000), torch.linspace(1, 30, 64)
+    vector = torch.cat((weights, variances))
+    _, patch = encode(vector, CodecConfig(density=1.0, bits=8))
+    rest = vector - patch.dense()
+    assert float(rest[:20_000].norm() / weights.norm()) < 0.15
+    assert float(rest[20_000:].norm() / variances.norm()) < 0.01
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    vector, before = normal(3_000_000), torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            data, patch = encode(vector, CodecConfig())
+            assert same(patch, decode(data, len(vector)))
+            added = vector.clone()
+            patch.add_to(added, 0.5)
+            results.append((data, added))
+    finally:
+        torch.set_num_threads(before)
+    assert results[0][0] == results[1][0] == results[2][0]
+    assert torch.equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][1], results[2][1])
+
+
+@pytest.mark.parametrize("density", [0.001, 0.01, 0.1])
+def test_a_sampled_threshold_keeps_about_as_many_as_asked_for(density: float) -> None:
+    _, patch = encode(normal(3_000_000) ** 3, CodecConfig(density=density))
+    assert 0.9 < len(patch.values) / (density * 3_000_000) <= 1.1
+
+
+def test_among_equals_the_first_are_kept_and_the_larger_ones_always() -> None:
+    vector = torch.ones(1000)
+    vector[900:905] = -2.0
+    _, patch = encode(vector, CodecConfig(density=0.01))
+    assert patch.indices is not None
+    assert patch.indices.tolist() == [0, 1, 2, 3, 4, 900, 901, 902, 903, 904]

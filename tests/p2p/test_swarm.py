@@ -204,6 +204,18 @@ def test_halves_of_a_partition_merge_again() -> None:
     assert not world.one_sided()
 
 
+@pytest.mark.parametrize("nodes", [2, 4, 8])
+def test_halves_of_a_small_network_merge_again_after_a_long_partition(nodes: int) -> None:
+    world = grown(nodes)
+    world.network.partition(
+        [peer(i).address for i in range(0, nodes, 2)], [peer(i).address for i in range(1, nodes, 2)]
+    )
+    world.network.run(600)
+    world.network.heal()
+    world.network.run(120)
+    assert world.connected()
+
+
 def test_an_unreachable_seed_is_reported_and_tried_until_it_answers() -> None:
     world = World()
     world.start(1, 0)

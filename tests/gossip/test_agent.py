@@ -1,0 +1,225 @@
+"""Agents on a simulated network, without learners: what `sync` promises, and what merging does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor
+
+from gossip.agent import Agent, AgentConfig, ModelAdopted
+from gossip.errors import NotFinite
+from gossip.exchange import ExchangeCompleted, LinkOpened, ModelMismatched
+from gossip.vector import Layout
+from p2p import Address, Peer, PeerDown, PeerId, PeerUp, Swarm, SwarmConfig
+from sims.network import Link, Network
+from sims.pair import exchange
+
+SIZE = 200
+LAYOUT = Layout(("body", "head"), ((SIZE - 10,), (10,)), ("float32", "float32"))
+
+
+def peer(index: int) -> Peer:
+    return Peer(PeerId(bytes([index + 1]) * 32), Address(f"10.0.0.{index}", 7946))
+
+
+def agent(
+    index: int, x: Tensor, layout: Layout = LAYOUT, incarnation: int = 1, **more: int
+) -> Agent:
+    rng = Random(f"{index}/{incarnation}")
+    swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation)
+    return Agent(swarm, layout, x, AgentConfig(), rng, **more)  # type: ignore[arg-type]
+
+
+def normal(seed: int, size: int = SIZE) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass
+class World:
+    """Agents on a network; everybody syncs every second without training."""
+
+    link: Link = field(default_factory=Link)
+    agents: dict[int, Agent] = field(default_factory=dict)
+    events: list[tuple[int, object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.network = Network(0, self.link, self._on_event)
+
+    def _on_event(self, address: Address, event: object, now: float) -> None:
+        self.events.append((int(address.host.split(".")[-1]), event))
+
+    def start(
+        self, index: int, new: Agent, train: Callable[[Tensor], Tensor] = Tensor.clone
+    ) -> None:
+        new.swarm.join([peer(0).address], self.network.now)
+        self.agents[index] = new
+        self.network.attach(new, new.me.address)
+        self._sync(index, new, new.x.clone(), train)
+
+    def _sync(
+        self, index: int, one: Agent, model: Tensor, train: Callable[[Tensor], Tensor]
+    ) -> None:
+        if self.agents.get(index) is not one:
+            return
+        model = one.sync(train(model), 1, self.network.now).clone()
+        self.network.pump(one.me.address)
+        self.network.call_at(self.network.now + 0.5, self._sync, index, one, model, train)
+
+    def crash(self, index: int) -> Agent:
+        self.network.detach(peer(index).address)
+        return self.agents.pop(index)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for _, event in self.events)
+
+    def apart(self) -> float:
+        stacked = torch.stack([one.x for one in self.agents.values()])
+        return float((stacked - stacked.mean(dim=0)).norm())
+
+    def total(self) -> Tensor:
+        return torch.stack([one.x for one in self.agents.values()]).double().sum(dim=0)
+
+
+def test_alone_a_model_comes_back_as_the_very_same_object() -> None:
+    one = agent(0, normal(0))
+    for seed in range(5):
+        parameters = normal(seed)
+        assert one.sync(parameters, 1, float(seed)) is parameters
+        assert torch.equal(one.x, parameters)
+
+
+def test_agents_that_do_not_train_reach_the_mean_of_their_models() -> None:
+    world = World()
+    models = [normal(seed) for seed in range(6)]
+    for index, model in enumerate(models):
+        world.start(index, agent(index, model))
+    apart = world.apart()
+    world.network.run(120)
+    mean = torch.stack(models).double().mean(dim=0)
+    assert world.apart() < 1e-3 * apart
+    for one in world.agents.values():
+        assert torch.allclose(one.x.double(), mean, rtol=0, atol=1e-3)
+
+
+def test_the_sum_of_all_models_survives_loss_repetition_and_reordering() -> None:
+    world = World(Link(loss=0.3, duplicate=0.2, latency=(0.01, 0.4)))
+    for index in range(5):
+        world.start(index, agent(index, normal(index)))
+    before = world.total()
+    world.network.run(120)
+    world.network.link = Link()
+    stop = [one._links for one in world.agents.values()]  # all that is under way comes to an end
+    assert world.network.run_until(
+        lambda: not any(link.waiting for links in stop for link in links.values()), 30
+    )
+    assert torch.allclose(world.total(), before, rtol=0, atol=1e-3)
+    assert world.count(ExchangeCompleted) > 200
+
+
+def test_progress_made_during_a_merge_is_not_lost() -> None:
+    a, b = agent(0, torch.zeros(SIZE)), agent(1, torch.full((SIZE,), 2.0))
+    b.swarm.join([a.me.address], 0.0)
+    exchange(a, b, 0.0)
+    model, other = a.x.clone(), b.x.clone()
+    for now in range(1, 40):  # a trains all the while; b goes on exchanging
+        other = b.sync(other, 1, float(now)).clone()
+        exchange(a, b, float(now))
+    assert float(a.x.mean()) == pytest.approx(1.0, abs=1e-3)
+    merged = a.sync(model + 0.5, 1, 50.0)
+    assert float(merged.mean()) == pytest.approx(1.5, abs=1e-3)
+
+
+def test_one_exchange_of_our_own_is_under_way_at_a_time() -> None:
+    world = World(Link(latency=(3.0, 3.0)))  # an exchange takes longer than a round of training
+    for index in range(4):
+        world.start(index, agent(index, normal(index)))
+    apart = world.apart()
+    for _ in range(200):
+        world.network.run(1)
+        for one in world.agents.values():
+            assert sum(link.waiting for link in one.links.values()) <= len(one.links)
+            assert one._initiative is None or one._initiative in one.links.values()
+    assert world.apart() < 0.05 * apart
+
+
+def test_nan_is_refused_with_the_layer_named_and_nothing_is_changed() -> None:
+    one = agent(0, normal(0))
+    bad = normal(0)
+    bad[-1] = float("nan")
+    before = one.x.clone()
+    with pytest.raises(NotFinite, match="'head'"):
+        one.sync(bad, 1, 0.0)
+    assert torch.equal(one.x, before)
+    assert one.samples == 0
+
+
+def test_large_finite_models_are_not_taken_for_infinite_ones() -> None:
+    one = agent(0, torch.full((SIZE,), 3e38))
+    one.sync(torch.full((SIZE,), 3.1e38), 1, 0.0)
+
+
+def test_a_model_of_another_size_is_our_own_mistake() -> None:
+    with pytest.raises(ValueError, match="200 coordinates"):
+        agent(0, normal(0)).sync(normal(0, 3), 1, 0.0)
+
+
+def test_a_newcomer_takes_over_a_model_that_has_seen_much_more() -> None:
+    world = World()
+    world.start(0, agent(0, normal(0), samples=1000))
+    world.start(1, agent(1, normal(1)))
+    world.network.run(2)
+    assert world.count(ModelAdopted) == 1
+    assert world.agents[1].samples >= 1000
+    assert float((world.agents[1].x - normal(0)).norm()) < 0.02 * float(normal(0).norm())
+
+
+def test_agents_of_about_the_same_age_do_not_take_each_other_over() -> None:
+    world = World()
+    world.start(0, agent(0, normal(0), samples=1000))
+    world.start(1, agent(1, normal(1), samples=900))
+    world.network.run(5)
+    assert world.count(ModelAdopted) == 0
+    assert world.count(LinkOpened) == 2
+
+
+def test_an_agent_restarted_in_the_middle_of_exchanges_settles_them_and_the_sum_is_kept() -> None:
+    world = World(Link(loss=0.3))
+    for index in range(3):
+        world.start(index, agent(index, normal(index)))
+    before = world.total()
+    for incarnation in range(2, 12):
+        world.network.run(5)
+        old = world.crash(1)  # at any point of an exchange; its state was saved just before
+        new = agent(1, old.x, incarnation=incarnation, samples=old.samples)
+        new._receipts.update(old.receipts())
+        world.start(1, new)
+    world.network.link = Link()
+    world.network.run(60)
+    assert world.apart() < 0.01
+    assert torch.allclose(world.total(), before, rtol=0, atol=1e-3)
+
+
+def test_agents_of_different_models_stay_neighbours_and_exchange_nothing() -> None:
+    world = World()
+    world.start(0, agent(0, normal(0)))
+    other = Layout(("body", "head"), ((SIZE - 10,), (12,)), ("float32", "float32"))
+    world.start(1, agent(1, normal(1, SIZE + 2), other))
+    world.network.run(30)
+    assert world.count(PeerUp) == 2
+    assert world.count(PeerDown) == 0
+    assert world.count(ExchangeCompleted) == 0
+    (one, *_) = [event for _, event in world.events if isinstance(event, ModelMismatched)]
+    assert "head is float32" in one.difference
+
+
+def test_the_receipts_of_lost_links_are_bounded() -> None:
+    world = World()
+    world.start(0, agent(0, normal(0)))
+    for index in range(1, 80):
+        world.start(index, agent(index, normal(index)))
+        world.network.run(3)
+        world.crash(index)
+    world.network.run(10)
+    assert 0 < len(world.agents[0].receipts()) <= 64
