@@ -51,7 +51,13 @@ class Api:
             ) from None
         host, port = self._runner.addresses[0][:2]
         self.address = Address(host, port)
-        self._write_file()
+        try:
+            self._write_file()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(
+                f"cannot write {self._file}: {error.strerror}; give another --state-dir"
+            ) from None
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -74,7 +80,7 @@ class Api:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             return web.json_response({"error": "the token in api.json is needed"}, status=401)
         return await handler(request)

@@ -6,6 +6,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +20,44 @@ class Unreachable(Exception):
 
 def status(state_dir: Path | None, api: str | None) -> dict[str, Any]:
     """The status of the node with this state directory or at this address. Raises Unreachable."""
-    address, token = (api, os.environ.get(TOKEN, "")) if api else ("", "")
-    if state_dir is not None:
-        try:
-            known = json.loads((state_dir / "api.json").read_text())
-        except FileNotFoundError:
-            raise Unreachable(
-                f"no node runs with {state_dir}: there is no {state_dir / 'api.json'}; start one "
-                f"with gossip run TARGET --state-dir {state_dir}"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise Unreachable(f"cannot read {state_dir / 'api.json'}: {error}") from None
-        address, token = address or known["address"], known["token"]
-    request = urllib.request.Request(
-        f"http://{address}/api/v1/status", headers={"Authorization": f"Bearer {token}"}
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if state_dir is None:
+        assert api is not None
+        return _ask(api, os.environ.get(TOKEN, ""), f"give --state-dir, or set {TOKEN}")
+    path = state_dir / "api.json"
     try:
+        known = json.loads(path.read_text())
+        address, token = api or str(known["address"]), str(known["token"])
+    except FileNotFoundError:
+        raise Unreachable(
+            f"no node runs with {state_dir}: there is no {path}; start one with "
+            f"gossip run TARGET --state-dir {state_dir}"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Unreachable(
+            f"{path} does not say where the node is ({error!r}); start the node again"
+        ) from None
+    return _ask(address, token, f"{path} is not that node's; start the node again")
+
+
+def _ask(address: str, token: str, remedy: str) -> dict[str, Any]:
+    try:
+        request = urllib.request.Request(
+            f"http://{address}/api/v1/status", headers={"Authorization": f"Bearer {token}"}
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=TIMEOUT) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+            found = json.load(answer)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 401:
-            raise Unreachable(
-                f"the node at {address} wants its token: give --state-dir, or set {TOKEN}"
-            ) from None
+            raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
         raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
+    if not isinstance(found, dict) or "exchanges" not in found:
+        raise Unreachable(f"what answers at {address} is not a gossip node; is it its --api?")
+    return found
 
 
 def show(found: dict[str, Any]) -> None:
@@ -60,7 +70,7 @@ def show(found: dict[str, Any]) -> None:
     print(f"sent        {found['bytes_sent']:,} bytes")
     print(f"received    {found['bytes_received']:,} bytes")
     for name, value in found["metrics"].items():
-        print(f"{name:<11} {value:.4f}")
+        print(f"{name:<11} {'not finite' if value is None else f'{value:.4f}'}")
     print(f"peers       {len(found['peers'])}")
     for peer in found["peers"]:
         print(

@@ -7,18 +7,20 @@
     density = 0.05
 
 Every key is a field of the dataclass that it configures; what is not in the file keeps its
-default. All errors of a file are reported at once.
+default. Unknown keys and wrong types are reported all at once.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
@@ -57,19 +59,29 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
 
     def __post_init__(self) -> None:
-        for address in (self.listen, self.api, *self.join):
-            Address.parse(address)
+        for name, addresses in (
+            ("listen", [self.listen]),
+            ("api", [self.api]),
+            ("join", self.join),
+        ):
+            for address in addresses:
+                try:
+                    Address.parse(address)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
         for name in ("checkpoint_every", "evaluate_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is a number of seconds above 0")
+            if not getattr(self, name) > 0:  # so that NaN is refused as well
+                raise ValueError(
+                    f"{name} is a number of seconds above 0, not {getattr(self, name)}"
+                )
 
 
 def read(path: Path | None, **overrides: object) -> Config:
     """The settings in `path`, with every override that is not None in their place.
 
-    Raises ConfigError, which lists everything that is wrong with the file.
+    Raises ConfigError, which says what is wrong, and where it was said.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -79,25 +91,32 @@ def read(path: Path | None, **overrides: object) -> Config:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from None
-    table |= {key: value for key, value in overrides.items() if value is not None}
-    where = str(path) if path else "the command line"
+        check(table, str(path))  # apart, so that the file is not blamed for the command line
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return check(table | given, "the command line")
+
+
+def check(table: Mapping[str, Any], source: str) -> Config:
+    """Make a Config of values by name, nested or not. Raises ConfigError, which names `source`."""
     problems = _unknown_keys(table, Config)
-    if problems:
-        raise ConfigError(f"{where}: " + "; ".join(problems))
     try:
-        return TypeAdapter(Config).validate_python(table)
+        config = TypeAdapter(Config).validate_python(dict(table))
     except ValidationError as error:
-        raise ConfigError(
-            f"{where}: "
-            + "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-                f" (got {problem['input']!r})"
-                for problem in error.errors()
-            )
-        ) from None
+        problems += map(_described, error.errors())
+    if problems:
+        raise ConfigError(f"{source}: {'; '.join(problems)}")
+    return config
 
 
-def _unknown_keys(table: dict[str, Any], kind: type, prefix: str = "") -> list[str]:
+def _described(problem: ErrorDetails) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    where = f"{name}: " if name else ""
+    if problem["type"] == "value_error":  # one of ours, which names the value
+        return f"{where}{problem['ctx']['error']}"
+    return f"{where}{problem['msg']}, not {problem['input']!r}"
+
+
+def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: str = "") -> list[str]:
     known = {entry.name: entry for entry in fields(kind)}
     types = get_type_hints(kind)
     problems = []

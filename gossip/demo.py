@@ -74,7 +74,7 @@ def run(nodes: int, seconds: float) -> dict[str, Any]:
 def _start(directory: Path, index: int, nodes: int, join: str | None) -> _Daemon:
     state_dir = directory / f"node{index}"
     stderr = directory / f"node{index}.log"
-    command = [sys.executable, "-m", "gossip", "run", TARGET, "--json"]
+    command = [sys.executable, "-P", "-m", "gossip", "run", TARGET, "--json"]
     command += ["--shard", f"{index}/{nodes}", "--state-dir", str(state_dir)]
     command += ["--option", "split=shards", "--option", f"classes={_classes(nodes)}"]
     command += ["--join", join] if join else []

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
-from math import isinf
+from math import isfinite, isinf
 from random import SystemRandom
 
 import torch
@@ -54,12 +54,13 @@ class Host:
         self.config = config
         self.metrics: dict[str, float] = {}
         self.restored = False  # the model came from a checkpoint
+        self.parameters = parameters  # to start training from; once entered, the restored ones
         self._layout = layout
-        self._parameters = parameters
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
         self._saving = asyncio.Lock()
+        self._left = False
         self._stack = AsyncExitStack()
 
     # life -----------------------------------------------------------------------------------------
@@ -77,9 +78,11 @@ class Host:
             api = Api(local, self.config.state_dir, self.status)
             await stack.enter_async_context(api)
             self.api_address = api.address
-            for task in (self._join(), self._save_often()):
-                stack.push_async_callback(_cancel, asyncio.create_task(task))
+            # Undone in this order, backwards: seeds that resolve late must not be asked after we
+            # left, and a checkpoint that is being written is waited for.
+            stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
             stack.push_async_callback(self._leave)
+            stack.push_async_callback(_cancel, asyncio.create_task(self._join()))
             self._stack = stack.pop_all()
         return self
 
@@ -89,28 +92,40 @@ class Host:
     def _identity(self, stack: AsyncExitStack) -> Identity:
         if self.config.state_dir is None:
             return Identity.generate()
-        self.config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {self.config.state_dir}: {error.strerror}; give another --state-dir"
+            ) from None
         stack.enter_context(lock(self.config.state_dir))
         return load_or_create(self.config.state_dir / "identity.key")
 
     def _agent(self, identity: Identity) -> Agent:
-        x, samples = self._parameters, 0
+        samples = 0
         receipts: dict[PeerId, Receipt] = {}
         if self.config.state_dir is not None:
             saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
             if saved is not None:
-                x, samples, receipts = _restore(saved, self._layout)
+                self.parameters, samples, receipts = _restore(saved, self._layout)
                 self.restored = True
                 if saved.warning:
                     log.warning("%s", saved.warning)
         rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
         swarm = Swarm(self.me, self.config.swarm, rng, incarnation=time.time_ns())
         return Agent(
-            swarm, self._layout, x, self.config.agent, rng, samples=samples, receipts=receipts
+            swarm,
+            self._layout,
+            self.parameters,
+            self.config.agent,
+            rng,
+            samples=samples,
+            receipts=receipts,
         )
 
     async def _leave(self) -> None:
         self._after(self.agent.leave(self._now()))
+        self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
             self._alarm.cancel()
         await self.save()
@@ -123,7 +138,7 @@ class Host:
             for seed in waiting:
                 try:
                     found = await _resolve(seed)
-                except OSError as error:
+                except (OSError, UnicodeError) as error:  # the latter: no name at all
                     log.warning("cannot resolve %s: %s; still trying", seed, error)
                     unresolved.append(seed)
                 else:
@@ -134,7 +149,13 @@ class Host:
                 await asyncio.sleep(RESOLVE_AGAIN)
 
     async def _loopback(self, text: str) -> Address:
-        address = await _resolve(Address.parse(text))
+        try:
+            address = await _resolve(Address.parse(text))
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(
+                f"cannot listen on {text}: {error}; give an address of this machine, for example "
+                "127.0.0.1:0"
+            ) from None
         if not ip_address(address.host).is_loopback:
             raise ConfigError(
                 f"cannot listen on {text}: traffic is not encrypted yet, so a node stays on "
@@ -155,7 +176,8 @@ class Host:
         return asyncio.get_running_loop().time()
 
     def _on_packet(self, packet: Packet) -> None:
-        self._after(self.agent.receive(packet, self._now()))
+        if not self._left:
+            self._after(self.agent.receive(packet, self._now()))
 
     def _on_alarm(self) -> None:
         self._alarm = None
@@ -213,7 +235,10 @@ class Host:
                 }
                 for link in agent.links.values()
             ],
-            "metrics": self.metrics,
+            # JSON has no NaN and no infinity.
+            "metrics": {
+                name: value if isfinite(value) else None for name, value in self.metrics.items()
+            },
         }
 
     async def save(self) -> None:

@@ -1,6 +1,6 @@
 """I/O: the network beside a training loop of your own.
 
-    with gossip.join(model, peers=["10.0.0.5:7946"]) as peer:
+    with gossip.join(model, peers=["10.0.0.5:7946"], optimizer=optimizer) as peer:
         for inputs, targets in batches:
             ...                      # your loop, your optimizer
             peer.step(len(inputs))
@@ -16,12 +16,15 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 from gossip.config import Config
+from gossip.drift import DriftCorrection
 from gossip.host import Host
 from gossip.vector import flatten, layout, load
 
@@ -32,6 +35,7 @@ def join(
     model: nn.Module,
     peers: Sequence[str] = (),
     *,
+    optimizer: Optimizer | None = None,
     sync_every: int = 10,
     config: Config | None = None,
     **settings: Any,
@@ -41,6 +45,8 @@ def join(
     Args:
         model: yours; changed in place, in `step` and at the end only.
         peers: HOST:PORT of some to begin with; none: wait to be found.
+        optimizer: yours; if it is SGD, its gradients are corrected for the difference between your
+            data and everybody's (`gossip.drift`), from the second merge on.
         sync_every: steps between two syncs; what a merge may lag behind.
         config: of the node; `settings` (`listen`, `state_dir`, ...) replace its fields.
 
@@ -52,14 +58,17 @@ def join(
         raise TypeError(f"peers is a list of HOST:PORT; write [{peers!r}]")
     if peers:
         settings["join"] = tuple(peers)
-    return Member(model, sync_every, replace(config or Config(), **settings))
+    return Member(model, optimizer, sync_every, replace(config or Config(), **settings))
 
 
 class Member:
     """A model on the network; made by `join`."""
 
-    def __init__(self, model: nn.Module, sync_every: int, config: Config) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer | None, sync_every: int, config: Config
+    ) -> None:
         self._model = model
+        self._drift = DriftCorrection(optimizer, sync_every) if isinstance(optimizer, SGD) else None
         self._sync_every = sync_every
         self._host = Host(layout(model), flatten(model), config)
         self._steps = 0
@@ -130,7 +139,8 @@ class Member:
         self._merged = self._handed_in = None
         merged = merging.result()
         if merged is not handed_in:
-            load(self._model, flatten(self._model) + (merged - handed_in))
+            with self._drift.merging() if self._drift else nullcontext():
+                load(self._model, flatten(self._model) + (merged - handed_in))
 
     # in the background ---------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class Node(Host):
     async def rest(self) -> None:
         """Stop training for good, take over what was merged, and evaluate."""
         await self._stop_training()
-        await self._take_over(self.agent.x)
+        await self._take_over(self.agent.x.clone())  # merges go on meanwhile
         await self.evaluate()
 
     async def _stop_training(self) -> None:
@@ -69,14 +69,16 @@ class Node(Host):
 
     async def evaluate(self) -> dict[str, float]:
         """Measure the model in use; waits its turn in the training thread."""
-        self.metrics = await self._in_thread(self._learner.evaluate)
+        metrics = await self._in_thread(self._learner.evaluate)
+        self.metrics = {name: float(value) for name, value in metrics.items()}
         return self.metrics
 
     async def _learn(self) -> None:
         evaluated = -inf
         failures = 0
+        handed_out = self.parameters
         if self.restored:
-            await self._take_over(self.agent.x)
+            await self._take_over(handed_out)
         while True:
             parameters, samples = await self._in_thread(self._round)
             try:
@@ -86,7 +88,7 @@ class Node(Host):
                 if failures == HOPELESS:
                     raise
                 log.warning("%s Training goes on from the last good model.", error)
-                handed_out = self.agent.x.clone()
+                handed_out = self.sync(handed_out, 0)  # as if this round had not been
             else:
                 failures = 0
             if handed_out is not parameters:
@@ -105,4 +107,12 @@ class Node(Host):
         await self._in_thread(lambda: self._learner.load(merged))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _carried, work)
+
+
+def _carried(work: Callable[[], Result]) -> Result:
+    """Do it; the two exceptions that asyncio cannot carry from a thread to a task are wrapped."""
+    try:
+        return work()
+    except (StopIteration, SystemExit) as error:
+        raise RuntimeError(f"the learner raised {error!r}") from error
