@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+from math import isnan
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from gossip import daemon
 
 UNEXPECTED, USAGE, CONFIGURATION, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -42,6 +47,17 @@ def options(
     return {name: value for name, _, value in pairs}
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds; `FloatRange` lets NaN pass."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Refuse what is no number."""
+        seconds: float = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -65,7 +81,7 @@ def main() -> None:
 )
 @click.option("--api", metavar="H:P", help="The local API, loopback only.  [a free port]")
 @click.option("--seed", type=int, help="Of the learner.")
-@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after this long.")
+@click.option("--seconds", type=Seconds(min=0), help="Stop after this long.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @as_json
 def run(
@@ -88,20 +104,27 @@ def run(
         level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s"
     )
     settings["join"] = settings["join"] or None
+    try:
+        outcome = _run(target, shard, option, config, settings, seconds)
+    except KeyboardInterrupt:
+        fail("interrupted before the node was up", INTERRUPTED)
+    if json_:
+        click.echo(json.dumps(outcome.status))
+    if outcome.interrupted:
+        sys.exit(INTERRUPTED)
+
+
+def _run(target: str, *arguments: Any) -> daemon.Outcome:
     from gossip import daemon
     from gossip.errors import GossipError
     from p2p import P2PError
 
     try:
-        outcome = daemon.run(target, shard, option, config, settings, seconds)
+        return daemon.run(target, *arguments)
     except daemon.TrainingFailed as error:
         fail(error, UNEXPECTED)
     except (GossipError, P2PError) as error:
         fail(error, CONFIGURATION)
-    if json_:
-        click.echo(json.dumps(outcome.status))
-    if outcome.interrupted:
-        sys.exit(INTERRUPTED)
 
 
 @main.command()
@@ -130,7 +153,7 @@ def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
 
 @main.command()
 @click.option("--nodes", type=click.IntRange(2, 64), default=5, show_default=True)
-@click.option("--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True)
+@click.option("--seconds", type=Seconds(min=1), default=20.0, show_default=True)
 @as_json
 def demo(nodes: int, seconds: float, json_: bool) -> None:
     """Start a swarm on this machine that learns handwritten digits.
@@ -140,6 +163,8 @@ def demo(nodes: int, seconds: float, json_: bool) -> None:
     """
     from gossip import demo as swarm
 
+    # Otherwise SIGTERM would end this process alone and leave the nodes to themselves.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = swarm.run(nodes, seconds)
     except swarm.DemoFailed as error:

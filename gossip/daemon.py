@@ -71,12 +71,21 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         )
         for task in (telling, stopping):
             task.cancel()
-        failure = node.finished.exception() if node.finished.done() else None
-        await node.rest()
-    if failure is not None:
-        where = "".join(traceback.format_exception(failure)).rstrip()
-        raise TrainingFailed(f"training failed; the model is saved\n{where}")
-    return Outcome(node.status(), signal.SIGINT in received)
+        try:
+            if node.finished.done():
+                await node.finished
+            say("stopping: training ends its round, the swarm is told, the model saved")
+            await node.rest()
+        except Exception as error:  # whatever a learner may raise
+            raise _failed(error, config) from error
+        status = node.status()
+    return Outcome(status, signal.SIGINT in received)
+
+
+def _failed(error: Exception, config: Config) -> TrainingFailed:
+    kept = f"the model so far is in {config.state_dir}" if config.state_dir else "no model was kept"
+    where = "".join(traceback.format_exception(error)).rstrip()
+    return TrainingFailed(f"training failed: {error}; {kept}\n{where}")
 
 
 async def _tell(node: Node) -> None:

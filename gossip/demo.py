@@ -62,7 +62,8 @@ def run(nodes: int, seconds: float) -> dict[str, Any]:
         console.print(f"starting {nodes} nodes ...")
         daemons.append(_start(directory, 0, nodes, None))
         first = _wait_for(daemons[0])["address"]
-        daemons += [_start(directory, index, nodes, first) for index in range(1, nodes)]
+        for index in range(1, nodes):
+            daemons.append(_start(directory, index, nodes, first))  # at once: _kill must know it
         for daemon in daemons:
             _wait_for(daemon)
         _watch(daemons, seconds, console)
@@ -151,9 +152,9 @@ def _stop(daemons: list[_Daemon]) -> list[dict[str, Any]]:
 def _kill(daemons: list[_Daemon]) -> None:
     """Leave nothing behind, whatever went wrong."""
     for daemon in daemons:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
+        daemon.process.kill()
+    for daemon in daemons:
+        daemon.process.wait()
         if daemon.process.stdout is not None:
             daemon.process.stdout.close()
 

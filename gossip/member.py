@@ -17,13 +17,13 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from gossip.config import Config
+from gossip.config import Config, check
 from gossip.drift import DriftCorrection
 from gossip.host import Host
 from gossip.vector import flatten, layout, load
@@ -50,7 +50,8 @@ def join(
         sync_every: steps between two syncs; what a merge may lag behind.
         config: of the node; `settings` (`listen`, `state_dir`, ...) replace its fields.
 
-    Raises LayoutError if the model cannot be shared; entering raises what `Host` raises.
+    Raises LayoutError if the model cannot be shared, ConfigError for settings that make no sense;
+    entering raises what `Host` raises.
     """
     if sync_every < 1:
         raise ValueError(f"sync_every is at least 1, not {sync_every}")
@@ -58,7 +59,9 @@ def join(
         raise TypeError(f"peers is a list of HOST:PORT; write [{peers!r}]")
     if peers:
         settings["join"] = tuple(peers)
-    return Member(model, optimizer, sync_every, replace(config or Config(), **settings))
+    base = config or Config()
+    known = {entry.name: getattr(base, entry.name) for entry in fields(base)}
+    return Member(model, optimizer, sync_every, check(known | settings, "gossip.join"))
 
 
 class Member:
@@ -76,7 +79,7 @@ class Member:
         self._handed_in: Tensor | None = None
         self._merged: Future[Tensor] | None = None
         self._up: Future[None] = Future()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None  # while the thread runs
         self._over = asyncio.Event()
         # A daemon thread: if your loop dies in a way that skips `with`, the process must end.
         self._thread = threading.Thread(target=self._run, name="gossip", daemon=True)
@@ -112,7 +115,7 @@ class Member:
         self._thread.start()
         self._up.result()
         if self._host.restored:
-            load(self._model, self._host.agent.x)
+            load(self._model, self._host.parameters)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -123,7 +126,8 @@ class Member:
                 self._hand_in()
                 self._take_in()
         finally:
-            self._loop.call_soon_threadsafe(self._over.set)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join()
 
     def _hand_in(self) -> None:
@@ -145,6 +149,9 @@ class Member:
     # in the background ---------------------------------------------------------------------------
 
     def _call(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("the network runs inside `with gossip.join(...) as peer:` only")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _sync(self, parameters: Tensor, samples: int) -> Tensor:
@@ -154,15 +161,16 @@ class Member:
         return self._host.status()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            try:
-                runner.run(self._serve())
-            except BaseException as error:
-                if self._up.done():
-                    raise
-                self._up.set_exception(error)
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._up.done():
+                raise
+            self._up.set_exception(error)
 
     async def _serve(self) -> None:
         async with self._host:
+            self._loop = asyncio.get_running_loop()
             self._up.set_result(None)
             await self._over.wait()
+            self._loop = None
