@@ -93,6 +93,11 @@ class Link:
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     ping: tuple[int, float] = (0, 0.0)  # number and time of the last one
 
+    @property
+    def to(self) -> Peer | Address:
+        """Whom to send to: nobody else may get it, once we know who it is."""
+        return self.peer or self.address
+
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
@@ -144,7 +149,7 @@ class Links:
         config: LinkConfig,
         rng: Random,
         incarnation: int,
-        say: Callable[[Address, Message], None],
+        say: Callable[[Peer | Address, Message], None],
         known: Callable[[int], tuple[Peer, ...]],
     ) -> None:
         self.up: dict[PeerId, Link] = {}
@@ -181,13 +186,18 @@ class Links:
 
     def drop(self, link: Link, *, leaving: bool = False, instead: Peer | None = None) -> None:
         """End a link that is up, and say so."""
-        self._say(link.address, Disconnect(link.theirs, leaving, instead))
+        self._say(link.to, Disconnect(link.theirs, leaving, instead))
         self._remove(link)
 
-    def on_link(self, token: int, now: float) -> tuple[Link | None, list[LinkEvent]]:
+    def on_link(
+        self, token: int, sender: PeerId | None, now: float
+    ) -> tuple[Link | None, list[LinkEvent]]:
         """The link on which a message with our `token` arrived; that confirms it."""
         link = self._all.get(token)
         if link is None or link.state is State.REQUESTED:
+            return None, []
+        assert link.peer is not None
+        if sender not in (None, link.peer.id):
             return None, []
         link.heard = now
         return link, self._confirm(link, now)
@@ -224,7 +234,7 @@ class Links:
 
     def _ping(self, link: Link, now: float) -> None:
         link.ping = (self._rng.getrandbits(32), now)
-        self._say(link.address, Ping(link.theirs, link.ping[0]))
+        self._say(link.to, Ping(link.theirs, link.ping[0]))
         self._timers.set(link.mine, now + self._config.heartbeat)
 
     # making a link -------------------------------------------------------------------------------
@@ -242,7 +252,7 @@ class Links:
             min(self.room + 1, MOST),
             link.joining,
         )
-        self._say(link.address, request)
+        self._say(link.to, request)
         self._timers.set(link.mine, now + self._config.request_timeout * 2**link.attempts)
         link.attempts += 1
 
@@ -261,7 +271,7 @@ class Links:
         if link.state is State.REQUESTED or link.theirs == request.token:
             return self._accept(link, request, now)  # the two requests cross, or it is repeated
         if link.state is State.UP and request.target is None and order[0] == link.asked[0]:
-            self._say(link.address, Refuse(request.token, ()))  # asks a seed that it has already
+            self._say(link.to, Refuse(request.token, ()))  # asks a seed that it has already
             return []
         again = "was started anew" if order[0] != link.asked[0] else "lost the link"
         events = self._fail(link, again, reachable=True) if link.state is State.UP else []
@@ -289,7 +299,7 @@ class Links:
                 self.drop(loser, instead=request.sender)
                 events.append(LinkDown(loser.peer, "gave way to a newcomer", reachable=True))
             else:
-                self._say(request.sender.address, Refuse(request.token, self._known(SHARED_PEERS)))
+                self._say(request.sender, Refuse(request.token, self._known(SHARED_PEERS)))
                 return []
         link = self._add(Link(request.sender.address, request.sender, State.REQUESTED, 0))
         return events + self._accept(link, request, now)
@@ -302,7 +312,7 @@ class Links:
         if link.state is State.REQUESTED:
             link.state = State.ACCEPTED
             self._timers.set(link.mine, now + self._patience)
-        self._say(link.address, Accept(self._me, link.mine, link.theirs))
+        self._say(link.to, Accept(self._me, link.mine, link.theirs))
         return []
 
     @property
@@ -314,7 +324,7 @@ class Links:
         """A peer says yes."""
         link = self._all.get(accept.echo)
         if link is None:
-            self._say(accept.sender.address, Disconnect(accept.token, False, None))
+            self._say(accept.sender, Disconnect(accept.token, False, None))
             return []
         if link.state is State.UP:
             return []
@@ -371,7 +381,7 @@ class Links:
 
     def on_ping(self, link: Link, ping: Ping) -> None:
         """Answer."""
-        self._say(link.address, Pong(link.theirs, ping.number))
+        self._say(link.to, Pong(link.theirs, ping.number))
 
     def on_pong(self, link: Link, pong: Pong, now: float) -> None:
         """Measure, if this is the answer to the last ping."""

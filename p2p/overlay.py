@@ -55,7 +55,7 @@ class Overlay:
         config: OverlayConfig,
         rng: Random,
         links: Links,
-        say: Callable[[Address, Message], None],
+        say: Callable[[Peer | Address, Message], None],
     ) -> None:
         self.passive: dict[PeerId, Peer] = {}
         self._me = me
@@ -97,7 +97,7 @@ class Overlay:
     def introduce(self, joined: Peer) -> None:
         """Pass the name of a newcomer to all other neighbours."""
         for link in self._others(joined.id):
-            self._say(link.address, Walk(link.theirs, joined, self._config.join_walk))
+            self._say(link.to, Walk(link.theirs, joined, self._config.join_walk))
 
     def on_walk(self, link: Link, walk: Walk, now: float) -> None:
         """Take the newcomer as a neighbour, or pass it on."""
@@ -113,7 +113,7 @@ class Overlay:
         if ttl == self._config.passive_walk:
             self.remember(joined)
         step = self._rng.choice(onward)
-        self._say(step.address, Walk(step.theirs, joined, ttl - 1))
+        self._say(step.to, Walk(step.theirs, joined, ttl - 1))
 
     def shuffle(self) -> None:
         """Offer some of what we know to a random peer some steps away."""
@@ -129,7 +129,7 @@ class Overlay:
         self._number = self._rng.getrandbits(63)
         self._offered = [peer.id for peer in offer]
         message = Shuffle(first.theirs, self._me, self._number, config.shuffle_walk, tuple(offer))
-        self._say(first.address, message)
+        self._say(first.to, message)
 
     def on_shuffle(self, link: Link, shuffle: Shuffle) -> None:
         """Swap with the origin, or pass it on."""
@@ -140,11 +140,11 @@ class Overlay:
         if ttl > 0 and onward:
             step = self._rng.choice(onward)
             passed_on = Shuffle(step.theirs, shuffle.origin, shuffle.number, ttl, shuffle.peers)
-            self._say(step.address, passed_on)
+            self._say(step.to, passed_on)
             return
         passive = list(self.passive.values())
         answer = self._rng.sample(passive, min(len(shuffle.peers) + 1, 8, len(passive)))
-        self._say(shuffle.origin.address, Shuffled(shuffle.number, tuple(answer)))
+        self._say(shuffle.origin, Shuffled(shuffle.number, tuple(answer)))
         self._take_in((shuffle.origin, *shuffle.peers), [peer.id for peer in answer])
 
     def on_shuffled(self, message: Shuffled) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from p2p.peer import Address
+from p2p.peer import Address, PeerId
 
 MAX_DATAGRAM = 1200  # bytes; the IPv6 minimum MTU of 1280 less headers and room for sealing
 MAX_STREAM = 256 << 20  # bytes; an 8-bit snapshot of 256 M parameters
@@ -25,8 +25,13 @@ class Packet:
     Outbound, `address` is the destination; inbound, it is where the bytes came from. The port of
     an inbound stream means nothing (TCP picks it), so whoever answers uses the sender that the
     message itself names.
+
+    Inbound, `peer` is who sent it, proven by the handshake; None where there was none (nodes on
+    loopback without a network key, simulations). Outbound, it is for whom this is, and nobody else
+    may get it; None: whoever listens there.
     """
 
     address: Address
     data: bytes
     channel: Channel
+    peer: PeerId | None = None

@@ -143,7 +143,7 @@ class Swarm:
         Delivery is best effort either way. Raises UnknownPeer.
         """
         link = self._link_to(peer)
-        self._put(link.address, TABLE.encode(Payload(link.theirs), payload))
+        self._put(link.to, TABLE.encode(Payload(link.theirs), payload))
 
     def leave(self, now: float) -> list[SwarmEvent]:
         """Say goodbye to all neighbours; transmit what is left, then let go of this object."""
@@ -163,6 +163,9 @@ class Swarm:
             message, body = TABLE.decode(packet.data)
         except WireError as error:
             return [PacketRejected(packet.address, str(error))]
+        if isinstance(message, Request | Accept) and packet.peer not in (None, message.sender.id):
+            reason = f"claims to be {message.sender.id.short}"
+            return [PacketRejected(packet.address, reason)]
         match message:
             case Request() if message.version != VERSION:
                 reason = f"speaks version {message.version} of the protocol, not {VERSION}"
@@ -180,7 +183,7 @@ class Swarm:
             case Shuffled():
                 self._overlay.on_shuffled(message)
                 return []
-        link, happened = self._links.on_link(message.token, now)
+        link, happened = self._links.on_link(message.token, packet.peer, now)
         events = self._follow(happened, now)
         if link is None:
             # Only datagrams come from the port on which their sender listens. No answer is longer
@@ -359,12 +362,13 @@ class Swarm:
     def _known(self, most: int) -> tuple[Peer, ...]:
         return self._overlay.known(most)
 
-    def _say(self, address: Address, message: Message) -> None:
-        self._put(address, TABLE.encode(message))
+    def _say(self, to: Peer | Address, message: Message) -> None:
+        self._put(to, TABLE.encode(message))
 
-    def _put(self, address: Address, data: bytes) -> None:
+    def _put(self, to: Peer | Address, data: bytes) -> None:
         channel = Channel.DATAGRAM if len(data) <= MAX_DATAGRAM else Channel.STREAM
-        self._outbox.append(Packet(address, data, channel))
+        peer = to.id if isinstance(to, Peer) else None
+        self._outbox.append(Packet(_address(to), data, channel, peer))
 
 
 def _address(target: Peer | Address) -> Address:

@@ -248,6 +248,7 @@ def test_a_link_is_up_only_after_both_ends_have_confirmed() -> None:
     assert not a.neighbours, "an accepted link is not up before its other end confirms"
     accept = a.poll_transmit()
     assert accept is not None
+    accept = Packet(a.me.address, accept.data, accept.channel)
     assert b.receive(accept, 0.0) == [PeerUp(a.me)]
     ping = b.poll_transmit()
     assert ping is not None
@@ -321,6 +322,30 @@ def test_a_seed_that_answers_for_somebody_else_is_not_taken_for_a_known_peer() -
     forged = TABLE.encode(Accept(peer(2), 7, asked.token + 1))
     assert one.receive(Packet(peer(1).address, forged, Channel.DATAGRAM), 0.0) == []
     assert not one.neighbours
+
+
+def test_who_claims_to_be_somebody_else_is_rejected() -> None:
+    a, b = swarm(0), swarm(1)
+    b.join([a.me.address], 0.0)
+    request = b.poll_transmit()
+    assert request is not None
+    forged = Packet(b.me.address, request.data, request.channel, peer(2).id)
+    (event,) = a.receive(forged, 0.0)
+    assert isinstance(event, PacketRejected)
+    exchange(a, b, 0.0)
+    assert not a.neighbours
+
+
+def test_a_stranger_cannot_speak_on_a_link_whose_token_he_has_seen() -> None:
+    a, b = swarm(0), swarm(1)
+    b.join([a.me.address], 0.0)
+    exchange(a, b, 0.0)
+    b.send(a.me.id, b"hello", 1.0)
+    payload = b.poll_transmit()
+    assert payload is not None
+    assert payload.peer == a.me.id, "nobody else may get it"
+    stranger = Packet(b.me.address, payload.data, payload.channel, peer(2).id)
+    assert a.receive(stranger, 1.0) == []
 
 
 def test_a_shuffle_nobody_asked_for_teaches_nothing() -> None:
