@@ -8,7 +8,8 @@ The agent never trains. Its driver hands it progress and takes back the merged m
 so merges that arrive while training runs are never lost, and training never waits. After each
 `sync` the agent starts at most one exchange, with the next neighbour in turn, unless the one it
 started before is still under way; it answers others whenever they ask. That one-in-flight rule
-keeps pairwise averaging stable where a message takes longer than a training round.
+keeps pairwise averaging stable where a message takes longer than a training round. A neighbour that
+does not answer at all holds nobody up.
 """
 
 from __future__ import annotations
@@ -273,7 +274,7 @@ class Agent:
         self._newcomer = False
 
     def _exchange_with_next(self, now: float) -> None:
-        if self._initiative is not None and self._initiative.waiting:
+        if self._initiative and self._initiative.waiting and not self._initiative.overdue:
             return
         links = list(self._links.values())
         for step in range(len(links)):

@@ -58,7 +58,7 @@ SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
 SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
 TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
 CHUNK = 1 << 17  # coordinates at a time, so that what is computed of them stays in the cache
-SPAN = 1 << 20  # coordinates a job; below, handing it to another thread costs more than it gains
+SPAN = 1 << 19  # coordinates a job; below, handing it to another thread costs more than it gains
 LONG = 1 << 12  # codes; below, the larger Huffman table costs more than pairs save. Measured.
 DENSE = 8
 STEP = 1.4  # width of a cell, in means; measured on consensus
@@ -213,8 +213,16 @@ def _in_pairs(kept: int, bits: int) -> bool:
 
 
 def _look_up(values: Floats, symbols: NDArray[np.integer[Any]]) -> Tensor:
-    # PyTorch is twice as fast here as numpy is.
-    return torch.from_numpy(values).index_select(0, torch.from_numpy(symbols).int())
+    """(k,) or (k, 2) float32. By PyTorch, which is twice as fast here as numpy is."""
+    table, chosen = torch.from_numpy(values), torch.from_numpy(symbols)
+    found = torch.empty((len(symbols), *values.shape[1:]))
+
+    def look_up(start: int) -> None:
+        piece = slice(start, start + CHUNK)
+        torch.index_select(table, 0, chosen[piece].int(), out=found[piece])
+
+    _each_chunk(look_up, len(symbols))
+    return found
 
 
 # which --------------------------------------------------------------------------------------------
@@ -255,8 +263,11 @@ def _at_least(numbers: Floats, threshold: float) -> tuple[Indices, Floats]:
 
     def look(start: int) -> tuple[Indices, Floats]:
         piece = numbers[start : start + CHUNK]
-        found = np.flatnonzero(~(np.abs(piece) < limit))  # so that NaN is found, and refused
-        return found.astype(np.int32) + np.int32(start), piece.take(found)
+        below = np.abs(piece) < limit
+        found = np.flatnonzero(np.logical_not(below, out=below))  # with NaN, which is refused later
+        indices = found.astype(np.int32)
+        indices += np.int32(start)
+        return indices, piece.take(found, mode="clip")  # none is out of range; "raise" is slower
 
     pieces = _each_chunk(look, len(numbers))
     return np.concatenate([at for at, _ in pieces]), np.concatenate([what for _, what in pieces])

@@ -84,8 +84,10 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
 
 def _failed(error: Exception, config: Config) -> TrainingFailed:
     kept = f"the model so far is in {config.state_dir}" if config.state_dir else "no model was kept"
-    where = "".join(traceback.format_exception(error)).rstrip()
-    return TrainingFailed(f"training failed: {error}; {kept}\n{where}")
+    text = f"training failed: {error!r}; {kept}"
+    if not isinstance(error, GossipError):  # those say what to do; else only the code tells
+        text += "\n" + "".join(traceback.format_exception(error)).rstrip()
+    return TrainingFailed(text)
 
 
 async def _tell(node: Node) -> None:

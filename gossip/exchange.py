@@ -143,7 +143,7 @@ class _Pending:
     body: bytes
     patch: Patch
     since: float
-    repeated: bool = False
+    repetitions: int = 0
 
 
 class Exchange:
@@ -198,7 +198,6 @@ class Exchange:
         self._pending = None
         self._kept = None
         self.reference = None
-        self._timing.begin()
         self._ask(now)
 
     def start(self, now: float) -> bool:
@@ -218,6 +217,11 @@ class Exchange:
     def waiting(self) -> bool:
         """Whether a half of ours is on its way."""
         return self._pending is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a half of ours has been repeated more than once: loss is an unlikely reason."""
+        return self._pending is not None and self._pending.repetitions > 1
 
     @property
     def completed(self) -> int:
@@ -256,7 +260,7 @@ class Exchange:
             return []
         self._timing.back_off()
         if self._pending is not None:
-            self._pending.repeated = True
+            self._pending.repetitions += 1
             self._transmit(self._pending, now)
         elif not self._agreed and not self._refused:
             self._ask(now)
@@ -440,7 +444,6 @@ class Exchange:
         self.receipt = receipt
         self._pending = None
         self._due = inf
-        self._timing.begin()
 
     def _compress(self, now: float) -> _Pending:
         assert self.reference is not None
@@ -470,7 +473,7 @@ class Exchange:
         self._due = now + self._timing.delay(len(pending.body))
 
     def _measure(self, answered: _Pending, now: float) -> None:
-        if not answered.repeated:
+        if not answered.repetitions:
             self._timing.measure(now - answered.since)
 
     def _digest(self) -> bytes:

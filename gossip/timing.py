@@ -33,12 +33,9 @@ class Timing:
         self._round_trip = RoundTrip()
         self._factor = 1.0
 
-    def begin(self) -> None:
-        """Forget past repetitions."""
-        self._factor = 1.0
-
     def back_off(self) -> None:
-        """Wait twice as long from now on."""
+        """Wait twice as long, until something was measured (RFC 6298, section 5.7): where an answer
+        takes longer than we wait, nothing is ever measured at the first try."""
         self._factor *= 2.0
 
     def delay(self, size: int) -> float:
@@ -50,4 +47,5 @@ class Timing:
 
     def measure(self, sample: float) -> None:
         """Learn how long an answer took; only for what was not repeated (Karn's rule)."""
+        self._factor = 1.0
         self._round_trip.measure(sample)

@@ -10,6 +10,7 @@ from p2p.events import (
     SwarmEvent,
 )
 from p2p.links import LinkConfig
+from p2p.liveness import LivenessConfig
 from p2p.machine import Machine
 from p2p.overlay import OverlayConfig
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
@@ -25,6 +26,7 @@ __all__ = [
     "Channel",
     "IdentityError",
     "LinkConfig",
+    "LivenessConfig",
     "Machine",
     "OverlayConfig",
     "P2PError",

@@ -21,25 +21,22 @@ peer-to-peer network", 2007, which proves that it leads to random regular graphs
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from random import Random
 
+from p2p.link import Link, State
+from p2p.liveness import Liveness, Say
 from p2p.messages import (
     MOST,
     SHARED_PEERS,
     VERSION,
     Accept,
     Disconnect,
-    Message,
-    Ping,
-    Pong,
     Refuse,
     Request,
     Unknown,
 )
 from p2p.peer import Address, Peer, PeerId
-from p2p.rtt import RoundTrip
 from p2p.timers import Timers
 
 
@@ -57,46 +54,9 @@ class LinkConfig:
     request_attempts: int = 4
     """Requests until a peer counts as gone: 7.5 s in all, 1 % at 30 % loss. A guess."""
 
-    heartbeat: float = 1.0
-    """Seconds between two pings of a neighbour; memberlist's probe interval on a LAN."""
-
-    dead_after: float = 5.0
-    """Seconds of silence until a neighbour counts as gone; five pings lost by chance are 1 in
-    400 at 30 % loss. A guess."""
-
     split_every: float = 60.0
     """Seconds in which one peer can make us split a link once, so that nobody can take us over by
     asking. A guess."""
-
-
-class State(Enum):
-    """How far a link has got."""
-
-    REQUESTED = "requested"
-    ACCEPTED = "accepted"
-    UP = "up"
-
-
-@dataclass(slots=True)
-class Link:
-    """One end of a link."""
-
-    address: Address
-    peer: Peer | None  # None: a seed that has not said who it is
-    state: State
-    mine: int  # what the other end must say
-    theirs: int = 0  # what we must say; unknown while REQUESTED
-    joining: bool = False
-    heard: float = 0.0
-    attempts: int = 0
-    asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
-    round_trip: RoundTrip = field(default_factory=RoundTrip)
-    ping: tuple[int, float] = (0, 0.0)  # number and time of the last one
-
-    @property
-    def to(self) -> Peer | Address:
-        """Whom to send to: nobody else may get it, once we know who it is."""
-        return self.peer or self.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +100,7 @@ class Links:
     """All links of one peer. Messages in, events out; what is said goes to `say`.
 
     Args:
+        liveness: watches the links that are up.
         known: peers to suggest where there is no room.
     """
 
@@ -149,7 +110,8 @@ class Links:
         config: LinkConfig,
         rng: Random,
         incarnation: int,
-        say: Callable[[Peer | Address, Message], None],
+        say: Say,
+        liveness: Liveness,
         known: Callable[[int], tuple[Peer, ...]],
     ) -> None:
         self.up: dict[PeerId, Link] = {}
@@ -158,6 +120,7 @@ class Links:
         self._rng = rng
         self._incarnation = incarnation
         self._say = say
+        self._liveness = liveness
         self._known = known
         self._all: dict[int, Link] = {}  # by our token
         self._number = 0
@@ -199,7 +162,6 @@ class Links:
         assert link.peer is not None
         if sender not in (None, link.peer.id):
             return None, []
-        link.heard = now
         return link, self._confirm(link, now)
 
     # timers --------------------------------------------------------------------------------------
@@ -209,33 +171,23 @@ class Links:
         return self._timers.next()
 
     def handle_timeout(self, now: float) -> list[LinkEvent]:
-        """Repeat requests, ping neighbours, notice silence."""
+        """Repeat requests, give up on those who do not answer."""
         events: list[LinkEvent] = []
         for token in self._timers.pop_expired(now):
             link = self._all[token]
-            match link.state:
-                case State.UP:
-                    events += self._watch(link, now)
-                case State.ACCEPTED:
-                    self._remove(link)
-                case State.REQUESTED if link.attempts < self._config.request_attempts:
-                    self._ask(link, now)
-                case State.REQUESTED:
-                    self._remove(link)
-                    events.append(RequestFailed(link.address, link.peer))
+            if link.state is State.ACCEPTED:
+                self._remove(link)
+            elif link.attempts < self._config.request_attempts:
+                self._ask(link, now)
+            else:
+                self._remove(link)
+                events.append(RequestFailed(link.address, link.peer))
         return events
 
-    def _watch(self, link: Link, now: float) -> list[LinkEvent]:
-        silence = now - link.heard
-        if silence > self._config.dead_after:
-            return self._fail(link, f"silent for {silence:.1f} s", reachable=True)
-        self._ping(link, now)
-        return []
-
-    def _ping(self, link: Link, now: float) -> None:
-        link.ping = (self._rng.getrandbits(32), now)
-        self._say(link.to, Ping(link.theirs, link.ping[0]))
-        self._timers.set(link.mine, now + self._config.heartbeat)
+    def bury(self, link: Link, now: float) -> list[LinkEvent]:
+        """The other end is dead."""
+        silence = now - link.watch.heard
+        return self._fail(link, f"silent for {silence:.1f} s", reachable=True)
 
     # making a link -------------------------------------------------------------------------------
 
@@ -249,7 +201,7 @@ class Links:
             self._incarnation,
             self._number,
             link.mine,
-            min(self.room + 1, MOST),
+            min(max(self.room + 1, 1), MOST),
             link.joining,
         )
         self._say(link.to, request)
@@ -364,9 +316,9 @@ class Links:
             return []
         assert link.peer is not None
         link.state = State.UP
-        link.heard = now
+        self._timers.cancel(link.mine)
         self.up[link.peer.id] = link
-        self._ping(link, now)
+        self._liveness.watch(link, now)
         return [LinkUp(link, link.joining)]
 
     def _may_split(self, peer: PeerId, now: float) -> bool:
@@ -378,15 +330,6 @@ class Links:
         return True
 
     # a link that is up ---------------------------------------------------------------------------
-
-    def on_ping(self, link: Link, ping: Ping) -> None:
-        """Answer."""
-        self._say(link.to, Pong(link.theirs, ping.number))
-
-    def on_pong(self, link: Link, pong: Pong, now: float) -> None:
-        """Measure, if this is the answer to the last ping."""
-        if pong.number == link.ping[0]:
-            link.round_trip.measure(now - link.ping[1])
 
     def on_disconnect(self, message: Disconnect) -> list[LinkEvent]:
         """The other end has ended the link."""
@@ -436,5 +379,6 @@ class Links:
     def _remove(self, link: Link) -> None:
         del self._all[link.mine]
         self._timers.cancel(link.mine)
+        self._liveness.forget(link)
         if link.peer is not None and self.up.get(link.peer.id) is link:
             del self.up[link.peer.id]

@@ -60,6 +60,7 @@ class Ping:
 
     token: int
     number: int
+    suspected: bool  # the receiver is believed to be gone; time to protest
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,39 @@ class Shuffled:
     peers: tuple[Peer, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PingRequest:
+    """I cannot reach this peer; can you?"""
+
+    token: int
+    number: int  # of the sender's ping
+    target: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """I have tried to reach that peer for you."""
+
+    token: int
+    number: int  # in the request
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Are you there? Somebody else wants to know, so there is no link."""
+
+    number: int
+    target: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Yes, I am."""
+
+    number: int  # of the check
+
+
 Message = (
     Request
     | Accept
@@ -133,13 +167,17 @@ Message = (
     | Walk
     | Shuffle
     | Shuffled
+    | PingRequest
+    | Vouch
+    | Check
+    | Checked
 )
 
 TABLE: Table[Message] = Table(
     row(1, Request, WORD, peer, optional(peer_id), COUNT, COUNT, TOKEN, SMALL, boolean),
     row(2, Accept, peer, TOKEN, TOKEN),
     row(3, Refuse, TOKEN, PEERS),
-    row(4, Ping, TOKEN, TOKEN),
+    row(4, Ping, TOKEN, TOKEN, boolean),
     row(5, Pong, TOKEN, TOKEN),
     row(6, Payload, TOKEN, body=True),
     row(7, Disconnect, TOKEN, boolean, optional(peer)),
@@ -147,4 +185,8 @@ TABLE: Table[Message] = Table(
     row(9, Walk, TOKEN, peer, SMALL),
     row(10, Shuffle, TOKEN, peer, COUNT, SMALL, PEERS),
     row(11, Shuffled, COUNT, PEERS),
+    row(12, PingRequest, TOKEN, TOKEN, peer),
+    row(13, Vouch, TOKEN, TOKEN, boolean),
+    row(14, Check, TOKEN, peer_id),
+    row(15, Checked, TOKEN),
 )

@@ -11,13 +11,15 @@ Departures from the paper, which cost it connectivity: links are confirmed by bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
-from p2p.links import Link, Links
-from p2p.messages import Message, Shuffle, Shuffled, Walk
-from p2p.peer import Address, Peer, PeerId
+from p2p.link import Link
+from p2p.links import Links
+from p2p.liveness import Say
+from p2p.messages import Shuffle, Shuffled, Walk
+from p2p.peer import Peer, PeerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class Overlay:
         config: OverlayConfig,
         rng: Random,
         links: Links,
-        say: Callable[[Peer | Address, Message], None],
+        say: Say,
     ) -> None:
         self.passive: dict[PeerId, Peer] = {}
         self._me = me

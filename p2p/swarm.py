@@ -22,8 +22,8 @@ from p2p.events import (
     SeedUnreachable,
     SwarmEvent,
 )
+from p2p.link import Link
 from p2p.links import (
-    Link,
     LinkConfig,
     LinkDown,
     LinkEvent,
@@ -32,20 +32,25 @@ from p2p.links import (
     RequestFailed,
     RequestRefused,
 )
+from p2p.liveness import Liveness, LivenessConfig
 from p2p.messages import (
     TABLE,
     VERSION,
     Accept,
+    Check,
+    Checked,
     Disconnect,
     Message,
     Payload,
     Ping,
+    PingRequest,
     Pong,
     Refuse,
     Request,
     Shuffle,
     Shuffled,
     Unknown,
+    Vouch,
     Walk,
 )
 from p2p.overlay import Overlay, OverlayConfig
@@ -59,6 +64,7 @@ class SwarmConfig:
     """How a peer takes part in the network."""
 
     links: LinkConfig = field(default_factory=LinkConfig)
+    liveness: LivenessConfig = field(default_factory=LivenessConfig)
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
 
     repair_every: float = 1.0
@@ -107,7 +113,10 @@ class Swarm:
         self._config = config
         self._rng = rng
         self._outbox: deque[Packet] = deque()
-        self._links = Links(me, config.links, rng, incarnation, self._say, self._known)
+        self._liveness = Liveness(config.liveness, rng, self._say, lambda: self._links.up.values())
+        self._links = Links(
+            me, config.links, rng, incarnation, self._say, self._liveness, self._known
+        )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self._seeds: dict[Address, _Seed] = {}
         self._lost: dict[PeerId, Peer] = {}
@@ -183,6 +192,13 @@ class Swarm:
             case Shuffled():
                 self._overlay.on_shuffled(message)
                 return []
+            case Check():
+                if message.target == self.me.id:
+                    self._say(packet.address, Checked(message.number))
+                return []
+            case Checked():
+                self._liveness.on_checked(message)
+                return []
         link, happened = self._links.on_link(message.token, packet.peer, now)
         events = self._follow(happened, now)
         if link is None:
@@ -191,12 +207,17 @@ class Swarm:
             if packet.channel is Channel.DATAGRAM and not isinstance(message, Pong):
                 self._say(packet.address, Unknown(message.token))
         else:
-            events += self._on_link(link, message, body, now)
+            if isinstance(message, Pong):
+                self._liveness.on_pong(link, message, now)
+            self._liveness.hear(link, now)
+            events += self._on_link(link, message, body, packet.channel, now)
         return events
 
     def handle_timeout(self, now: float) -> list[SwarmEvent]:
         """Do what is due. Calling early does nothing."""
         events = self._follow(self._links.handle_timeout(now), now)
+        for link in self._liveness.handle_timeout(now):
+            events += self._follow(self._links.bury(link, now), now)
         for timer in self._timers.pop_expired(now):
             match timer:
                 case "repair":
@@ -217,18 +238,20 @@ class Swarm:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called."""
-        return min(self._links.next_timeout(), self._timers.next())
+        return min(self._links.next_timeout(), self._liveness.next_timeout(), self._timers.next())
 
     # what happens --------------------------------------------------------------------------------
 
     def _on_link(
-        self, link: Link, message: Message, body: memoryview, now: float
+        self, link: Link, message: Message, body: memoryview, channel: Channel, now: float
     ) -> list[SwarmEvent]:
         match message:
             case Ping():
-                self._links.on_ping(link, message)
-            case Pong():
-                self._links.on_pong(link, message, now)
+                self._liveness.on_ping(link, message, stream=channel is Channel.STREAM)
+            case PingRequest():
+                self._liveness.on_ping_request(link, message, now)
+            case Vouch():
+                self._liveness.on_vouch(link, message, now)
             case Walk():
                 self._overlay.on_walk(link, message, now)
             case Shuffle():
@@ -362,12 +385,13 @@ class Swarm:
     def _known(self, most: int) -> tuple[Peer, ...]:
         return self._overlay.known(most)
 
-    def _say(self, to: Peer | Address, message: Message) -> None:
-        self._put(to, TABLE.encode(message))
+    def _say(self, to: Peer | Address, message: Message, *, stream: bool = False) -> None:
+        self._put(to, TABLE.encode(message), stream=stream)
 
-    def _put(self, to: Peer | Address, data: bytes) -> None:
-        channel = Channel.DATAGRAM if len(data) <= MAX_DATAGRAM else Channel.STREAM
+    def _put(self, to: Peer | Address, data: bytes, *, stream: bool = False) -> None:
+        fits = len(data) <= MAX_DATAGRAM and not stream
         peer = to.id if isinstance(to, Peer) else None
+        channel = Channel.DATAGRAM if fits else Channel.STREAM
         self._outbox.append(Packet(_address(to), data, channel, peer))
 
 

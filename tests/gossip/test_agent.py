@@ -42,6 +42,7 @@ class World:
 
     link: Link = field(default_factory=Link)
     agents: dict[int, Agent] = field(default_factory=dict)
+    syncing: bool = True
     events: list[tuple[int, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class World:
     def _sync(
         self, index: int, one: Agent, model: Tensor, train: Callable[[Tensor], Tensor]
     ) -> None:
-        if self.agents.get(index) is not one:
+        if self.agents.get(index) is not one or not self.syncing:
             return
         model = one.sync(train(model), 1, self.network.now).clone()
         self.network.pump(one.me.address)
@@ -109,11 +110,9 @@ def test_the_sum_of_all_models_survives_loss_repetition_and_reordering() -> None
         world.start(index, agent(index, normal(index)))
     before = world.total()
     world.network.run(120)
-    world.network.link = Link()
-    stop = [one._links for one in world.agents.values()]  # all that is under way comes to an end
-    assert world.network.run_until(
-        lambda: not any(link.waiting for links in stop for link in links.values()), 30
-    )
+    world.network.link, world.syncing = Link(), False  # all that is under way comes to an end
+    world.network.run(30)
+    assert not any(link.waiting for one in world.agents.values() for link in one.links.values())
     assert torch.allclose(world.total(), before, rtol=0, atol=1e-3)
     assert world.count(ExchangeCompleted) > 200
 
@@ -142,6 +141,18 @@ def test_one_exchange_of_our_own_is_under_way_at_a_time() -> None:
             assert sum(link.waiting for link in one.links.values()) <= len(one.links)
             assert one._initiative is None or one._initiative in one.links.values()
     assert world.apart() < 0.05 * apart
+
+
+def test_a_neighbour_that_fell_silent_holds_nobody_up() -> None:
+    world = World()
+    for index in range(3):
+        world.start(index, agent(index, normal(index)))
+    world.network.run(10)
+    world.crash(2)
+    before = world.agents[0].stats.exchanges
+    world.network.run(4)  # not long enough to be sure that it is dead
+    assert peer(2).id in world.agents[0].links
+    assert world.agents[0].stats.exchanges > before + 6
 
 
 def test_nan_is_refused_with_the_layer_named_and_nothing_is_changed() -> None:
@@ -222,4 +233,4 @@ def test_the_receipts_of_lost_links_are_bounded() -> None:
         world.network.run(3)
         world.crash(index)
     world.network.run(10)
-    assert 0 < len(world.agents[0].receipts()) <= 64
+    assert 60 < len(world.agents[0].receipts()) <= 64 + len(world.agents[0].links)

@@ -196,7 +196,7 @@ def test_halves_of_a_partition_merge_again() -> None:
     world = grown(20)
     sides = [[peer(i).address for i in range(10)], [peer(i).address for i in range(10, 20)]]
     world.network.partition(*sides)
-    world.network.run(30)
+    world.network.run(60)
     assert not world.connected()
     world.network.heal()
     world.network.run(120)
@@ -304,7 +304,7 @@ def test_requests_that_cross_become_one_link() -> None:
 
 def test_a_message_on_an_unknown_link_is_answered_with_no_more_bytes() -> None:
     one = swarm(0)
-    ping = TABLE.encode(Ping(12345, 1))
+    ping = TABLE.encode(Ping(12345, 1, False))
     assert one.receive(Packet(peer(1).address, ping, Channel.DATAGRAM), 0.0) == []
     answer = one.poll_transmit()
     assert answer is not None

@@ -10,16 +10,20 @@ from p2p import Address, Peer, PeerId, WireError
 from p2p.messages import (
     TABLE,
     Accept,
+    Check,
+    Checked,
     Disconnect,
     Message,
     Payload,
     Ping,
+    PingRequest,
     Pong,
     Refuse,
     Request,
     Shuffle,
     Shuffled,
     Unknown,
+    Vouch,
     Walk,
 )
 from p2p.wire import MAX_HEADER, Table, binary, integer, row, sequence
@@ -45,7 +49,11 @@ messages = st.one_of(
     ),
     st.builds(Accept, peers, tokens, tokens),
     st.builds(Refuse, tokens, some_peers),
-    st.builds(Ping, tokens, tokens),
+    st.builds(Ping, tokens, tokens, st.booleans()),
+    st.builds(PingRequest, tokens, tokens, peers),
+    st.builds(Vouch, tokens, tokens, st.booleans()),
+    st.builds(Check, tokens, peer_ids),
+    st.builds(Checked, tokens),
     st.builds(Pong, tokens, tokens),
     st.builds(Payload, tokens),
     st.builds(Disconnect, tokens, st.booleans(), st.none() | peers),
@@ -117,7 +125,7 @@ def test_a_boolean_is_not_an_integer() -> None:
 
 def test_bytes_after_a_message_without_a_body_are_refused() -> None:
     with pytest.raises(WireError, match="follow"):
-        TABLE.decode(TABLE.encode(Ping(1, 2)) + b"x")
+        TABLE.decode(TABLE.encode(Ping(1, 2, False)) + b"x")
 
 
 def test_a_host_name_is_not_an_address() -> None:

@@ -1,0 +1,51 @@
+"""One end of a link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from p2p.peer import Address, Peer, PeerId
+from p2p.rtt import RoundTrip
+
+
+class State(Enum):
+    """How far a link has got."""
+
+    REQUESTED = "requested"
+    ACCEPTED = "accepted"
+    UP = "up"
+
+
+@dataclass(slots=True)
+class Watch:
+    """What we know about whether the other end lives; see `p2p.liveness`."""
+
+    heard: float = 0.0
+    probe: int = 0  # number of the one under way; 0: none
+    started: float = 0.0  # when it was
+    asked: bool = False  # whether others help with it
+    silent_helpers: int = 0  # of those, who have not answered
+    suspected: float | None = None  # since when; None: not at all
+    witnesses: dict[PeerId, None] = field(default_factory=dict)  # could not reach it either
+
+
+@dataclass(slots=True)
+class Link:
+    """A link that is up, or on its way to be."""
+
+    address: Address
+    peer: Peer | None  # None: a seed that has not said who it is
+    state: State
+    mine: int  # what the other end must say
+    theirs: int = 0  # what we must say; unknown while REQUESTED
+    joining: bool = False
+    attempts: int = 0
+    asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    watch: Watch = field(default_factory=Watch)
+
+    @property
+    def to(self) -> Peer | Address:
+        """Whom to send to: nobody else may get it, once we know who it is."""
+        return self.peer or self.address

@@ -1,0 +1,426 @@
+"""Nodes as an operator runs them: processes, signals, files, ports, and what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+DIGITS = "models.digits:learner"
+PATIENCE = 60.0  # seconds; only a test that fails waits so long
+
+# A learner that is made at once and leaves the machine to others between its rounds.
+LINE = """
+import time
+import gossip
+import torch
+from torch import nn
+
+def learner(shard: int, seed: int, nan_after: int = 0, pause: float = 0.02, width: int = 4):
+    torch.manual_seed(seed)
+    model = nn.Linear(width, 2)
+    inputs = torch.randn(64, width)
+    targets = (inputs[:, 0] > 0).long()
+    made = gossip.TorchLearner(
+        model, [(inputs, targets)], nn.functional.cross_entropy, test=(inputs, targets), steps=1
+    )
+    train, rounds = made.train, 0
+
+    def paced() -> int:
+        nonlocal rounds
+        time.sleep(pause)
+        rounds += 1
+        if nan_after and rounds > nan_after:
+            model.weight.data.fill_(float("nan"))
+        return train()
+
+    made.train = paced
+    return made
+
+def stuck():
+    print("importing", file=__import__("sys").stderr, flush=True)
+    time.sleep(600)
+"""
+
+
+def eventually(what: str, check: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Poll until `check` returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def gossip(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "gossip", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=ENVIRONMENT | environment,
+    )
+
+
+class Node:
+    """A process of `gossip run`."""
+
+    def __init__(self, home: Path, name: str, target: str, *arguments: object, **popen: Any):
+        self.state_dir = home / name
+        self._log = home / f"{name}.log"
+        command = [sys.executable, "-m", "gossip", "run", target, "--json"]
+        command += ["--state-dir", str(self.state_dir), *map(str, arguments)]
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT, **popen
+            )
+
+    @property
+    def said(self) -> str:
+        """Everything on stderr so far, of earlier processes of this name as well."""
+        return self._log.read_text()
+
+    def says(self, text: str, times: int = 1) -> None:
+        """Wait until it stands on stderr."""
+        eventually(f"{text!r} in:\n{self.said}", lambda: self.said.count(text) >= times)
+
+    @property
+    def api(self) -> dict[str, Any]:
+        return json.loads((self.state_dir / "api.json").read_text())  # type: ignore[no-any-return]
+
+    def status(self) -> dict[str, Any]:
+        """Asked as a program would ask; waits for the node to come up."""
+
+        def ask() -> Any:
+            assert self.process.poll() is None, f"ended:\n{self.said}"
+            try:
+                api = self.api
+                url = f"http://{api['address']}/api/v1/status"
+                headers = {"Authorization": f"Bearer {api['token']}"}
+                with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+                    return json.load(answer)
+            except (FileNotFoundError, urllib.error.URLError):
+                return None
+
+        return eventually("a status", ask)  # type: ignore[no-any-return]
+
+    @property
+    def address(self) -> str:
+        return self.status()["address"]  # type: ignore[no-any-return]
+
+    def reaches(self, key: str, least: int) -> dict[str, Any]:
+        """Wait until a number of its status, or the length of a list, is at least that."""
+
+        def check() -> Any:
+            status = self.status()
+            value = status[key]
+            return status if (len(value) if isinstance(value, list) else value) >= least else None
+
+        return eventually(f"{key} >= {least}", check)  # type: ignore[no-any-return]
+
+    def goes_on(self) -> None:
+        """Wait until it has learnt more than now."""
+        self.reaches("samples", self.status()["samples"] + 1)
+
+    def ends(self, number: signal.Signals | None = None) -> tuple[int, str]:
+        """Send a signal, if any; return the exit code and what stands on stdout."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+Start = Callable[..., Node]
+
+
+def starter(home: Path, stack: ExitStack) -> Start:
+    """A function that starts nodes, which all end with the stack."""
+    (home / "line.py").write_text(LINE)
+
+    def start(name: str, *arguments: object, target: str = "", **popen: Any) -> Node:
+        node = Node(home, name, target or f"{home / 'line.py'}:learner", *arguments, **popen)
+        stack.callback(node.kill)
+        return node
+
+    return start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+        yield starter(tmp_path, stack)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
+    """Two nodes that exchange; tests use them, and leave them running.
+
+    The second one has a seed besides at which nobody listens.
+    """
+    home = tmp_path_factory.mktemp("pair")
+    impatient = home / "impatient.toml"
+    impatient.write_text(
+        "[swarm]\nseed_every = 0.1\nseed_most = 0.2\n"
+        "[swarm.links]\nrequest_timeout = 0.05\nrequest_attempts = 1\n"
+    )
+    with ExitStack() as stack, socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{silent.getsockname()[1]}"
+        start = starter(home, stack)
+        a = start("a", "--shard", "0/2")
+        b = start(
+            "b", "--shard", "1/2", "--join", a.address, "--join", nobody, "--config", impatient
+        )
+        a.reaches("exchanges", 1)
+        b.reaches("exchanges", 1)
+        yield a, b
+
+
+def one_line(said: str, *parts: str) -> None:
+    """Say in one line what is wrong."""
+    (line,) = said.strip().splitlines()
+    assert line.startswith("gossip: ")
+    for part in parts:
+        assert part in line
+
+
+# a running node -----------------------------------------------------------------------------------
+
+
+def test_status_tells_by_state_dir_and_by_address_how_a_node_is(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    by_directory = gossip("status", "--state-dir", a.state_dir, "--json")
+    assert by_directory.returncode == 0
+    found = json.loads(by_directory.stdout)
+    assert found["address"] == a.address
+    assert [peer["id"] for peer in found["peers"]] == [b.status()["id"]]
+    for number in ("age_seconds", "samples", "exchanges", "bytes_sent", "bytes_received"):
+        assert found[number] > 0
+    assert 0 <= found["metrics"]["accuracy"] <= 1
+    api = a.api
+    by_address = gossip("status", "--api", api["address"], "--json", GOSSIP_API_TOKEN=api["token"])
+    assert json.loads(by_address.stdout)["id"] == found["id"]
+    for_people = gossip("status", "--state-dir", a.state_dir)
+    assert for_people.returncode == 0
+    assert found["id"] in for_people.stdout
+
+
+def test_the_api_is_for_its_owner_only(pair: tuple[Node, Node]) -> None:
+    a, _ = pair
+    path = a.state_dir / "api.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    api = a.api
+
+    def answer(path: str, token: bytes | None) -> int:
+        host, _, port = api["address"].rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            header = b"" if token is None else b"Authorization: Bearer " + token + b"\r\n"
+            connection.sendall(
+                f"GET {path} HTTP/1.0\r\n".encode() + header + b"\r\n",
+            )
+            return int(connection.makefile("rb").readline().split()[1])
+
+    token = api["token"].encode()
+    assert answer("/api/v1/status", token) == 200
+    assert answer("/api/v1/status", None) == 401
+    assert answer("/api/v1/status", token[:-1]) == 401
+    assert answer("/api/v1/status", "t\xf6ken".encode("latin-1")) == 401
+    assert answer("/api/v1/stat", None) == 401
+    assert answer("/api/v1/stat", token) == 404
+    assert answer("/", token) == 404
+    refused = gossip("status", "--api", api["address"], GOSSIP_API_TOKEN="wrong")
+    assert refused.returncode == 4
+    one_line(refused.stderr, api["address"], "token", "GOSSIP_API_TOKEN")
+
+
+def test_random_bytes_at_every_port_change_nothing(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    rng = random.Random(0)
+    host, _, port = a.address.rpartition(":")
+    swarm = (host, int(port))
+    host, _, port = a.api["address"].rpartition(":")
+    api = (host, int(port))
+    request = b"POST /v1/packet HTTP/1.1\r\nHost: x\r\nContent-Length: 64\r\n\r\n"
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        for size in [0, 1, 2, 3, 1200, 1201, 60000, *(rng.randrange(1, 1200) for _ in range(500))]:
+            udp.sendto(rng.randbytes(size), swarm)
+            udp.sendto(
+                bytes([0x90 | rng.randrange(16), rng.randrange(12)]) + rng.randbytes(9), swarm
+            )
+    for address in (swarm, api):
+        for attempt in range(40):
+            start = [b"", request, b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02"][attempt % 4]
+            with socket.create_connection(address, timeout=PATIENCE) as tcp:
+                tcp.sendall(start + rng.randbytes(rng.randrange(1, 5000)))
+    before = a.status()
+    a.reaches("exchanges", before["exchanges"] + 3)
+    a.goes_on()
+    assert b.status()["id"] in {peer["id"] for peer in before["peers"]}
+    assert "Traceback" not in a.said
+    assert "Error" not in a.said
+
+
+def test_a_seed_that_does_not_answer_is_named_and_training_goes_on(pair: tuple[Node, Node]) -> None:
+    _, b = pair
+    b.says("no answer from 127.0.0.1:")
+    assert "still trying" in b.said
+    b.goes_on()
+
+
+def test_a_state_dir_and_ports_in_use_are_refused_with_a_remedy(
+    pair: tuple[Node, Node], start: Start
+) -> None:
+    a, _ = pair
+    others = [
+        (start("c", "--listen", a.address), (a.address, "another --listen")),
+        (start("d", "--api", a.api["address"]), (a.api["address"], "in use", "another --api")),
+        (start("e", "--state-dir", a.state_dir), (str(a.state_dir), str(a.process.pid), "another")),
+    ]
+    for node, parts in others:
+        code, out = node.ends()
+        assert (code, out) == (3, "")
+        one_line(node.said, *parts)
+    assert a.status()
+    assert not (others[1][0].state_dir / "api.json").exists()
+
+
+# how a node ends ----------------------------------------------------------------------------------
+
+
+def test_signals_say_goodbye_save_and_print_one_object(start: Start, tmp_path: Path) -> None:
+    a = start("a")
+    b = start("b", "--join", a.address)
+    c = start("c", "--join", a.address)
+    a.reaches("peers", 2)
+    a.reaches("exchanges", 3)
+    for node, number, expected in ((b, signal.SIGINT, 130), (c, signal.SIGTERM, 0)):
+        node.reaches("exchanges", 1)
+        me = node.status()["id"]
+        code, out = node.ends(number)
+        assert code == expected
+        (line,) = out.splitlines()
+        assert json.loads(line)["id"] == me
+        assert json.loads(line)["samples"] > 0
+        assert "Traceback" not in node.said
+        assert (node.state_dir / "checkpoint.safetensors").exists()
+        assert not (node.state_dir / "api.json").exists()
+        a.says(f"lost {me[:8]} at")
+        (lost,) = [line for line in a.said.splitlines() if line.startswith(f"lost {me[:8]}")]
+        assert "left" in lost
+    gone = gossip("status", "--state-dir", b.state_dir)
+    assert gone.returncode == 4
+    one_line(gone.stderr, str(b.state_dir), "gossip run TARGET --state-dir")
+
+
+def test_a_second_interrupt_does_not_disturb_the_goodbye(start: Start) -> None:
+    a = start("a", "--option", "pause=1.0")  # the round under way is waited for
+    a.says("is up")
+    a.process.send_signal(signal.SIGINT)
+    a.says("stopping")
+    a.process.send_signal(signal.SIGINT)
+    code, out = a.ends(signal.SIGINT)
+    assert code == 130
+    assert json.loads(out)
+    assert "Traceback" not in a.said
+    assert (a.state_dir / "checkpoint.safetensors").exists()
+
+
+def test_an_interrupt_before_the_node_is_up_ends_it_at_once(start: Start, tmp_path: Path) -> None:
+    a = start("a", target=f"{tmp_path / 'line.py'}:stuck")
+    b = start("b", target=f"{tmp_path / 'line.py'}:stuck")
+    a.says("importing")
+    assert a.ends(signal.SIGINT) == (130, "")
+    assert a.said.splitlines() == ["importing", "gossip: interrupted before the node was up"]
+    b.says("importing")
+    assert b.ends(signal.SIGTERM) == (-signal.SIGTERM, "")
+    assert b.said.splitlines() == ["importing"]
+
+
+def test_no_time_at_all_is_a_whole_life(start: Start) -> None:
+    code, out = start("a", "--seconds", "0").ends()
+    assert code == 0
+    status = json.loads(out)
+    assert status["samples"] == 0
+    assert status["metrics"]["accuracy"] >= 0
+
+
+def test_training_that_fails_ends_the_node_with_what_happened(start: Start) -> None:
+    a = start("a", "--option", "nan_after=3")
+    code, out = a.ends()
+    assert (code, out) == (1, "")
+    assert "Traceback" not in a.said
+    assert "'weight' contain NaN" in a.said.splitlines()[-1]
+    assert str(a.state_dir) in a.said.splitlines()[-1]
+
+
+# what a node keeps --------------------------------------------------------------------------------
+
+
+def test_a_node_goes_on_where_it_was_even_if_its_last_checkpoint_is_damaged(start: Start) -> None:
+    a = start("a")
+    a.reaches("samples", 1)
+    ended = json.loads(a.ends(signal.SIGTERM)[1])
+    again = json.loads(start("a", "--seconds", "0").ends()[1])
+    assert (again["id"], again["samples"]) == (ended["id"], ended["samples"])
+    (a.state_dir / "checkpoint.safetensors").write_bytes(b"rotten")
+    b = start("a", "--seconds", "0")
+    code, out = b.ends()
+    assert code == 0
+    assert json.loads(out)["samples"] == ended["samples"]
+    assert "checkpoint.safetensors" in b.said
+    for path in a.state_dir.glob("checkpoint*"):
+        path.write_bytes(b"rotten")
+    said = len(b.said)
+    c = start("a", "--seconds", "0")
+    assert c.ends() == (3, "")
+    one_line(c.said[said:], "checkpoint.safetensors", "Move them away")
+
+
+def test_a_checkpoint_of_another_model_is_not_used(start: Start) -> None:
+    a = start("a", "--seconds", "0")
+    assert a.ends()[0] == 0
+    said = len(a.said)
+    b = start("a", "--seconds", "0", "--option", "width=5")
+    assert b.ends() == (3, "")
+    one_line(b.said[said:], "another layout", "another --state-dir")
+
+
+def limit_file_size() -> None:
+    import resource  # in the child: files may not grow, as on a disk that is full
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def test_a_full_disk_is_reported_and_learning_goes_on(start: Start, tmp_path: Path) -> None:
+    often = tmp_path / "often.toml"
+    often.write_text("checkpoint_every = 0.2\n")
+    a = start("a", "--config", often, "--option", "width=4000", preexec_fn=limit_file_size)
+    a.says("no checkpoint written to", times=2)
+    assert "learning goes on" in a.said
+    a.goes_on()
+    code, out = a.ends(signal.SIGTERM)
+    assert code == 0
+    assert json.loads(out)["samples"] > 0
+    assert "Traceback" not in a.said
