@@ -60,6 +60,7 @@ TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest 
 CHUNK = 1 << 17  # coordinates at a time, so that what is computed of them stays in the cache
 SPAN = 1 << 19  # coordinates a job; below, handing it to another thread costs more than it gains
 LONG = 1 << 12  # codes; below, the larger Huffman table costs more than pairs save. Measured.
+FEW = 4  # cells; counting them one by one is then three times as fast as bincount, and in parallel
 DENSE = 8
 STEP = 1.4  # width of a cell, in means; measured on consensus
 
@@ -301,13 +302,22 @@ def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tu
                 np.sqrt(place, out=place)
             cell = np.minimum(place, np.float32(cells - 1), out=place).astype(np.uint8)
         codes[start : start + CHUNK] = cell << 1 | np.signbit(piece)
-        sums = np.bincount(cell, weights=magnitudes, minlength=cells)
-        return np.bincount(cell, minlength=cells), sums
+        return _tally(cell, magnitudes, cells)
 
     pieces = _each_chunk(code, len(numbers))
     counts = np.sum([counts for counts, _ in pieces], axis=0)
     sums = np.sum([sums for _, sums in pieces], axis=0)
     return _upper_half((sums / np.maximum(counts, 1)).astype(np.float32)), codes
+
+
+def _tally(cell: Codes, magnitudes: Floats, cells: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """How many numbers each cell received, and their sum."""
+    if cells > FEW:
+        counts = np.bincount(cell, minlength=cells)
+        return counts, np.bincount(cell, weights=magnitudes, minlength=cells)
+    members = [cell == index for index in range(cells)]
+    sums = [np.sum(magnitudes * chosen, dtype=np.float64) for chosen in members]
+    return np.array([np.count_nonzero(chosen) for chosen in members]), np.array(sums)
 
 
 def _cell_width(numbers: Floats, threshold: float, cells: int, *, root: bool) -> np.float32:
