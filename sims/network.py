@@ -65,6 +65,8 @@ class Host:
     address: Address
     wake: float = inf  # when handle_timeout is due; one heap entry a host
     uplink_free: float = 0.0
+    stalled: float = 0.0  # until when nothing goes in or out
+    frozen: float = 0.0  # until when it does not even notice the time
     sent: int = 0  # bytes, whether or not they arrived
     received: int = 0
 
@@ -116,6 +118,15 @@ class Network:
     def partition(self, *sides: Iterable[Address]) -> None:
         """Let nothing pass between the sides; who is on none of them is on a side of its own."""
         self._side = {address: number for number, side in enumerate(sides, 1) for address in side}
+
+    def stall(self, address: Address, seconds: float) -> None:
+        """Hold back what a machine sends and receives; its timers run. A clogged network card."""
+        self.hosts[address].stalled = self.now + seconds
+
+    def freeze(self, address: Address, seconds: float) -> None:
+        """Stop a machine for a while. A process that is starved, or a laptop that sleeps."""
+        host = self.hosts[address]
+        host.stalled = host.frozen = self.now + seconds
 
     def heal(self) -> None:
         """End the partition."""
@@ -178,6 +189,9 @@ class Network:
     def _wake(self, host: Host, due: float) -> None:
         if self.hosts.get(host.address) is not host or host.wake != due:
             return  # gone, or the alarm was moved
+        if host.frozen > self.now:
+            self.call_at(host.frozen, self._wake, host, due)
+            return
         host.wake = inf
         self._trace.update(pack(">d", self.now) + str(host.address).encode())
         self.pump(host.address, host.machine.handle_timeout(self.now))
@@ -186,7 +200,7 @@ class Network:
         link, size = self.link, len(packet.data)
         host.sent += size
         self.sent += size
-        departure = max(self.now, host.uplink_free) + size / link.bandwidth
+        departure = max(self.now, host.uplink_free, host.stalled) + size / link.bandwidth
         host.uplink_free = departure
         if packet.channel is Channel.STREAM:
             route = (host.address, packet.address)
@@ -209,6 +223,9 @@ class Network:
         if host is None or self._side.get(source, 0) != self._side.get(packet.address, 0):
             return
         if self._side and source not in self._side:
+            return
+        if host.stalled > self.now:
+            self.call_at(host.stalled, self._deliver, source, packet)
             return
         host.received += len(packet.data)
         self.received += len(packet.data)
