@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import http, web
 
 from gossip.errors import ConfigError
 from p2p import Address
 
+log = logging.getLogger(__name__)
 FILE = "api.json"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a failure is ours to log, and not bytes that are no HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], http.HttpProcessingError))
+
+
+log.addFilter(_is_ours)
 
 
 class Api:
@@ -38,7 +48,7 @@ class Api:
     async def __aenter__(self) -> Api:
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/api/v1/status", self._status)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, logger=log)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._listen.host, self._listen.port)
         try:

@@ -90,8 +90,10 @@ def _pack_low(numbers: Integers, low: int) -> bytes:
         return b""
     if low == 8 and numbers.dtype == np.uint8:
         return numbers.tobytes()
-    planes = (numbers[:, None] >> np.arange(low, dtype=numbers.dtype)) & 1
-    return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
+    planes = np.empty((len(numbers), low), np.uint8)
+    for bit in range(low):
+        planes[:, bit] = (numbers >> bit) & 1
+    return np.packbits(planes, bitorder="little").tobytes()
 
 
 def _unary(high: Integers) -> bytes:
@@ -161,9 +163,11 @@ class Reader:
             return np.zeros(count, np.int64)
         if low == 8:
             return packed.astype(np.int64)
-        bits = np.unpackbits(packed, count=count * low, bitorder="little").reshape(count, low)
-        weights = np.int64(1) << np.arange(low, dtype=np.int64)
-        return bits @ weights
+        planes = np.unpackbits(packed, count=count * low, bitorder="little").reshape(count, low)
+        numbers = np.zeros(count, np.int64)
+        for bit in range(low):
+            numbers |= planes[:, bit].astype(np.int64) << bit
+        return numbers
 
     def _high(self, way: int, count: int) -> NDArray[np.int64]:
         coded = self.take(self.varint())
