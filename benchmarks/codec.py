@@ -3,10 +3,10 @@
     python benchmarks/codec.py [--check] [--size N] [--threads N]
 
 25 M coordinates, N(0, 1) and Laplace, top-10 % at 3 bits, in one thread, which is what a node gives
-PyTorch unless told otherwise; more threads help `copy_` more than they help NumPy. The yardstick of time is one
-`copy_` of the vector in the same run, which is what memory allows; that of bytes is the entropy of
-the set of kept indices, n H(k / n). Each time is the median of several runs, and copies are timed
-between them, so that another process slows both down.
+PyTorch unless told otherwise; more threads help `copy_` more than they help NumPy. The yardstick of
+time is one `copy_` of the vector in the same run, which is what memory allows; that of bytes is the
+entropy of the set of kept indices, n H(k / n). Each time is the median of several runs, and copies
+are timed between them, so that another process slows both down.
 
 Gates: the indices take at most 1.03 times their entropy, `encode` at most 8 copies, `decode` with
 `add_to` at most 6 copies.
