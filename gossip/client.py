@@ -53,7 +53,7 @@ def _ask(address: str, token: str, remedy: str) -> dict[str, Any]:
             raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
         raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None
     except (OSError, ValueError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        reason = " ".join(str(getattr(error, "reason", error)).split())  # may quote what answered
         raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
     if not isinstance(found, dict) or "exchanges" not in found:
         raise Unreachable(f"what answers at {address} is not a gossip node; is it its --api?")

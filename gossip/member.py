@@ -104,6 +104,8 @@ class Member:
         Raises NotFinite, some steps late, if the model held NaN or infinity; the network has not
         seen them.
         """
+        if samples < 0:
+            raise ValueError(f"a step is on 0 samples or more, not {samples}")
         self._steps += 1
         self._samples += samples
         due = self._steps >= self._sync_every

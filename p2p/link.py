@@ -40,6 +40,7 @@ class Link:
     mine: int  # what the other end must say
     theirs: int = 0  # what we must say; unknown while REQUESTED
     joining: bool = False
+    extra: bool = False  # asked for without room: if it comes up, another one makes way
     attempts: int = 0
     asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
     round_trip: RoundTrip = field(default_factory=RoundTrip)

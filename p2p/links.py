@@ -39,6 +39,8 @@ from p2p.messages import (
 from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
 
+REQUESTED = State.REQUESTED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkConfig:
@@ -52,7 +54,8 @@ class LinkConfig:
     "wild guess"."""
 
     request_attempts: int = 4
-    """Requests until a peer counts as gone: 7.5 s in all, 1 % at 30 % loss. A guess."""
+    """Requests until a peer counts as gone: 7.5 s in all. A guess: who is farther away than that is
+    no neighbour."""
 
     split_every: float = 60.0
     """Seconds in which one peer can make us split a link once, so that nobody can take us over by
@@ -131,24 +134,38 @@ class Links:
 
     @property
     def room(self) -> int:
-        """How many more links there may be."""
-        return self._config.most - len(self._all)
+        """How many more links there may be. Who did not answer a first request at once is not
+        waited for: after a disaster most of those that we know are dead."""
+        hopeful = (
+            link for link in self._all.values() if link.attempts <= 1 or link.state is not REQUESTED
+        )
+        return self._config.most - sum(1 for _ in hopeful)
+
+    @property
+    def _made(self) -> int:
+        """Links in which both ends believe, or are about to."""
+        return sum(1 for link in self._all.values() if link.state is not REQUESTED)
 
     def knows(self, address: Address) -> bool:
         """Whether there is a link with that address already, or being made."""
         return any(link.address == address for link in self._all.values())
 
-    def request(self, target: Peer | Address, now: float, *, joining: bool = False) -> None:
-        """Ask for a link, unless there is one or one is being made."""
+    def request(
+        self, target: Peer | Address, now: float, *, joining: bool = False, extra: bool = False
+    ) -> None:
+        """Ask for a link, unless there is one or one is being made.
+
+        With `extra`, it takes the place of another at both ends if there is no room for it.
+        """
         peer = target if isinstance(target, Peer) else None
         address = target.address if isinstance(target, Peer) else target
         if address == self._me.address or self.knows(address) or (peer and self._find(peer.id)):
             return
-        link = self._add(Link(address, peer, State.REQUESTED, 0, joining=joining))
+        link = self._add(Link(address, peer, REQUESTED, 0, joining=joining, extra=extra))
         self._ask(link, now)
 
     def drop(self, link: Link, *, leaving: bool = False, instead: Peer | None = None) -> None:
-        """End a link that is up, and say so."""
+        """End a link whose other end believes in it, and say so."""
         self._say(link.to, Disconnect(link.theirs, leaving, instead))
         self._remove(link)
 
@@ -157,7 +174,7 @@ class Links:
     ) -> tuple[Link | None, list[LinkEvent]]:
         """The link on which a message with our `token` arrived; that confirms it."""
         link = self._all.get(token)
-        if link is None or link.state is State.REQUESTED:
+        if link is None or link.state is REQUESTED:
             return None, []
         assert link.peer is not None
         if sender not in (None, link.peer.id):
@@ -201,7 +218,7 @@ class Links:
             self._incarnation,
             self._number,
             link.mine,
-            min(max(self.room + 1, 1), MOST),
+            2 if link.extra else min(max(self.room + 1, 1), MOST),
             link.joining,
         )
         self._say(link.to, request)
@@ -220,8 +237,13 @@ class Links:
         order = (request.incarnation, request.number)
         if order <= link.asked:
             return []  # a late copy
-        if link.state is State.REQUESTED or link.theirs == request.token:
-            return self._accept(link, request, now)  # the two requests cross, or it is repeated
+        if link.theirs == request.token:
+            return self._accept(link, request, now)  # it is repeated
+        if link.state is REQUESTED:  # the two requests cross
+            if self._made < self._config.most:
+                return self._accept(link, request, now)
+            self._remove(link)
+            return self._consider(request, now)
         if link.state is State.UP and request.target is None and order[0] == link.asked[0]:
             self._say(link.to, Refuse(request.token, ()))  # asks a seed that it has already
             return []
@@ -242,8 +264,8 @@ class Links:
         """Accept if there is room, or if room has to be made."""
         events: list[LinkEvent] = []
         if self.room <= 0:
-            waiting = [link for link in self._all.values() if link.state is State.REQUESTED]
-            if waiting:
+            waiting = [link for link in self._all.values() if link.state is REQUESTED]
+            if waiting and self._made < self._config.most:
                 self._remove(waiting[0])  # this one has asked us; that one may never answer
             elif request.missing > 1 and self.up and self._may_split(request.sender.id, now):
                 loser = self._rng.choice(list(self.up.values()))
@@ -253,7 +275,7 @@ class Links:
             else:
                 self._say(request.sender, Refuse(request.token, self._known(SHARED_PEERS)))
                 return []
-        link = self._add(Link(request.sender.address, request.sender, State.REQUESTED, 0))
+        link = self._add(Link(request.sender.address, request.sender, REQUESTED, 0))
         return events + self._accept(link, request, now)
 
     def _accept(self, link: Link, request: Request, now: float) -> list[LinkEvent]:
@@ -261,7 +283,7 @@ class Links:
         link.theirs = request.token
         link.asked = (request.incarnation, request.number)
         link.joining = request.joining
-        if link.state is State.REQUESTED:
+        if link.state is REQUESTED:
             link.state = State.ACCEPTED
             self._timers.set(link.mine, now + self._patience)
         self._say(link.to, Accept(self._me, link.mine, link.theirs))
@@ -293,20 +315,21 @@ class Links:
                 self._remove(other)
         link.peer, link.address = accept.sender, accept.sender.address
         link.theirs = accept.token
-        link.state, link.joining = State.ACCEPTED, False
-        events += self._confirm(link, now)
-        others = [other for other in self.up.values() if other is not link]
-        if self.room < 0 and others:  # asked without room, to find lost peers: another makes way
-            loser = self._rng.choice(others)
+        if link.state is REQUESTED and self._made >= self._config.most:
+            if not (link.extra and self.up):
+                self.drop(link)  # others were quicker
+                return events
+            loser = self._rng.choice(list(self.up.values()))
             assert loser.peer is not None
             self.drop(loser)
             events.append(LinkDown(loser.peer, "gave way to a lost peer", reachable=True))
-        return events
+        link.state, link.joining = State.ACCEPTED, False
+        return events + self._confirm(link, now)
 
     def on_refuse(self, refuse: Refuse) -> list[LinkEvent]:
         """A peer has no room."""
         link = self._all.get(refuse.echo)
-        if link is None or link.state is not State.REQUESTED:
+        if link is None or link.state is not REQUESTED:
             return []
         self._remove(link)
         return [RequestRefused(link.address, refuse.peers)]
@@ -334,7 +357,7 @@ class Links:
     def on_disconnect(self, message: Disconnect) -> list[LinkEvent]:
         """The other end has ended the link."""
         link = self._all.get(message.token)
-        if link is None or link.state is State.REQUESTED:
+        if link is None or link.state is REQUESTED:
             return []
         if link.state is State.ACCEPTED:
             self._remove(link)

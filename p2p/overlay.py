@@ -83,10 +83,10 @@ class Overlay:
         """Take a peer out of the passive view."""
         self.passive.pop(peer, None)
 
-    def candidate(self) -> Peer | None:
-        """A random peer to ask for a link."""
+    def candidates(self, most: int) -> list[Peer]:
+        """Random peers to ask for a link."""
         known = [peer for peer in self.passive.values() if not self._links.knows(peer.address)]
-        return self._rng.choice(known) if known else None
+        return self._rng.sample(known, max(0, min(most, len(known))))
 
     def known(self, most: int) -> tuple[Peer, ...]:
         """Some peers, to tell others about."""

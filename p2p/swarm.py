@@ -280,7 +280,8 @@ class Swarm:
                     self._seed_answered(address)
                     for other in peers:
                         self._overlay.remember(other)
-                    self._repair_later(now)
+                    self._later("repair", self._repair_delay, now)
+                    self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
                 case RequestFailed(_, peer):
                     if peer is not None:
                         self._lose(peer)
@@ -304,23 +305,18 @@ class Swarm:
         """Ask somebody for a link if one is missing."""
         if self._links.room <= 0:
             return  # the next link that goes down starts this again
-        candidate = self._overlay.candidate()
-        if candidate is not None:
+        for candidate in self._overlay.candidates(self._links.room):
             self._links.request(candidate, now)
-        elif not self._links.up:
+        if not self._links.up:
             for seed in self._seeds:
                 if seed not in self._timers:
                     self._try_seed(seed, now)
-        self._repair_later(now)
+        self._later("repair", self._repair_delay, now)
 
     def _repair_soon(self, now: float) -> None:
         self._repair_delay = self._config.repair_every
         if self._links.room > 0:
             self._timers.set("repair", now + self._jitter(self._repair_delay / 2))
-
-    def _repair_later(self, now: float) -> None:
-        self._timers.set("repair", now + self._jitter(self._repair_delay))
-        self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
 
     def _later(self, timer: Timer, delay: float, now: float) -> None:
         self._timers.set(timer, now + self._jitter(delay))
@@ -339,14 +335,17 @@ class Swarm:
             del self._lost[next(iter(self._lost))]
 
     def _reunite(self, now: float) -> None:
-        """Ask somebody with whom we may have lost touch; even a refusal tells us of its peers."""
+        """Ask somebody with whom we may have lost touch. A lost peer may be on another island whose
+        members have no room, as ours have not, so there a link is forced; of a seed that would be
+        too much to ask, and even its refusal tells us of its peers."""
         targets: list[Peer | Address] = [
             *self._lost.values(),
             *(seed for seed in self._seeds if seed not in self._timers),
         ]
         targets = [target for target in targets if not self._links.knows(_address(target))]
         if targets:
-            self._links.request(self._rng.choice(targets), now)
+            target = self._rng.choice(targets)
+            self._links.request(target, now, extra=isinstance(target, Peer))
 
     # seeds ---------------------------------------------------------------------------------------
 

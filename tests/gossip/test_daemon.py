@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+
+from gossip.cli import main
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
@@ -77,6 +80,13 @@ def gossip(*arguments: object, **environment: str) -> subprocess.CompletedProces
         timeout=PATIENCE,
         env=ENVIRONMENT | environment,
     )
+
+
+def here(*arguments: object) -> Result:
+    """Run a command that ends by itself in this process, which has loaded PyTorch already."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result
 
 
 class Node:
@@ -149,7 +159,9 @@ class Node:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 Start = Callable[..., Node]
@@ -290,20 +302,20 @@ def test_a_seed_that_does_not_answer_is_named_and_training_goes_on(pair: tuple[N
 
 
 def test_a_state_dir_and_ports_in_use_are_refused_with_a_remedy(
-    pair: tuple[Node, Node], start: Start
+    pair: tuple[Node, Node], tmp_path: Path
 ) -> None:
     a, _ = pair
-    others = [
-        (start("c", "--listen", a.address), (a.address, "another --listen")),
-        (start("d", "--api", a.api["address"]), (a.api["address"], "in use", "another --api")),
-        (start("e", "--state-dir", a.state_dir), (str(a.state_dir), str(a.process.pid), "another")),
-    ]
-    for node, parts in others:
-        code, out = node.ends()
-        assert (code, out) == (3, "")
-        one_line(node.said, *parts)
+    target = f"{a.state_dir.parent / 'line.py'}:learner"
+    for arguments, parts in (
+        (["--listen", a.address], [a.address, "another --listen"]),
+        (["--api", a.api["address"]], [a.api["address"], "in use", "another --api"]),
+        (["--state-dir", a.state_dir], [str(a.state_dir), str(a.process.pid), "another"]),
+    ):
+        result = here("run", target, "--seconds", 0, "--state-dir", tmp_path / "new", *arguments)
+        assert (result.exit_code, result.stdout) == (3, "")
+        one_line(result.stderr, *parts)
     assert a.status()
-    assert not (others[1][0].state_dir / "api.json").exists()
+    assert not (tmp_path / "new" / "api.json").exists()
 
 
 # how a node ends ----------------------------------------------------------------------------------
@@ -358,14 +370,6 @@ def test_an_interrupt_before_the_node_is_up_ends_it_at_once(start: Start, tmp_pa
     assert b.said.splitlines() == ["importing"]
 
 
-def test_no_time_at_all_is_a_whole_life(start: Start) -> None:
-    code, out = start("a", "--seconds", "0").ends()
-    assert code == 0
-    status = json.loads(out)
-    assert status["samples"] == 0
-    assert status["metrics"]["accuracy"] >= 0
-
-
 def test_training_that_fails_ends_the_node_with_what_happened(start: Start) -> None:
     a = start("a", "--option", "nan_after=3")
     code, out = a.ends()
@@ -378,33 +382,52 @@ def test_training_that_fails_ends_the_node_with_what_happened(start: Start) -> N
 # what a node keeps --------------------------------------------------------------------------------
 
 
-def test_a_node_goes_on_where_it_was_even_if_its_last_checkpoint_is_damaged(start: Start) -> None:
+def test_a_node_goes_on_where_it_was_even_if_its_last_checkpoint_is_damaged(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     a = start("a")
     a.reaches("samples", 1)
     ended = json.loads(a.ends(signal.SIGTERM)[1])
-    again = json.loads(start("a", "--seconds", "0").ends()[1])
-    assert (again["id"], again["samples"]) == (ended["id"], ended["samples"])
-    (a.state_dir / "checkpoint.safetensors").write_bytes(b"rotten")
-    b = start("a", "--seconds", "0")
-    code, out = b.ends()
-    assert code == 0
-    assert json.loads(out)["samples"] == ended["samples"]
-    assert "checkpoint.safetensors" in b.said
+    newest = a.state_dir / "checkpoint.safetensors"
+    again = ["run", f"{tmp_path / 'line.py'}:learner", "--seconds", 0, "--json"]
+    again += ["--state-dir", a.state_dir]
+
+    def resumes() -> None:
+        result = here(*again)
+        assert result.exit_code == 0
+        status = json.loads(result.stdout)
+        assert (status["id"], status["samples"]) == (ended["id"], ended["samples"])
+
+    resumes()
+    newest.write_bytes(b"rotten")
+    resumes()
+    assert str(newest) in caplog.text, "a warning names the damaged file"
+    other = here(*again, "--option", "width=5")
+    assert other.exit_code == 3
+    one_line(other.stderr, "another layout", "another --state-dir")
     for path in a.state_dir.glob("checkpoint*"):
         path.write_bytes(b"rotten")
-    said = len(b.said)
-    c = start("a", "--seconds", "0")
-    assert c.ends() == (3, "")
-    one_line(c.said[said:], "checkpoint.safetensors", "Move them away")
+    nothing_left = here(*again)
+    assert (nothing_left.exit_code, nothing_left.stdout) == (3, "")
+    one_line(nothing_left.stderr, str(newest), "Move them away")
 
 
-def test_a_checkpoint_of_another_model_is_not_used(start: Start) -> None:
-    a = start("a", "--seconds", "0")
-    assert a.ends()[0] == 0
-    said = len(a.said)
-    b = start("a", "--seconds", "0", "--option", "width=5")
-    assert b.ends() == (3, "")
-    one_line(b.said[said:], "another layout", "another --state-dir")
+def test_no_time_at_all_is_a_whole_life(start: Start, tmp_path: Path) -> None:
+    start("unused").kill()  # for line.py
+    result = here("run", f"{tmp_path / 'line.py'}:learner", "--seconds", 0, "--json")
+    assert result.exit_code == 0
+    status = json.loads(result.stdout)
+    assert status["samples"] == 0
+    assert status["metrics"]["accuracy"] >= 0
+
+
+def test_metrics_that_are_not_finite_are_null_in_json(tmp_path: Path) -> None:
+    text = "\n    made.evaluate = lambda: {'loss': float('nan'), 'n': torch.ones(())}\n"
+    (tmp_path / "line.py").write_text(
+        LINE.replace("\n    return made\n", f"{text}    return made\n")
+    )
+    result = here("run", f"{tmp_path / 'line.py'}:learner", "--seconds", 0, "--json")
+    assert json.loads(result.stdout)["metrics"] == {"loss": None, "n": 1.0}
 
 
 def limit_file_size() -> None:
@@ -424,3 +447,100 @@ def test_a_full_disk_is_reported_and_learning_goes_on(start: Start, tmp_path: Pa
     assert code == 0
     assert json.loads(out)["samples"] > 0
     assert "Traceback" not in a.said
+
+
+# several nodes ------------------------------------------------------------------------------------
+
+
+def test_two_models_that_differ_are_refused_by_name_and_both_keep_running(start: Start) -> None:
+    a = start("a", "--option", "model=mlp", target=DIGITS)
+    b = start("b", "--option", "model=cnn", "--join", a.address, target=DIGITS)
+    for node, other in ((a, b), (b, a)):
+        node.says(f"not exchanging with {other.status()['id'][:8]}")
+        (line, *more) = [line for line in node.said.splitlines() if "its model differs" in line]
+        assert not more, "said once"
+        assert "1.weight" in line
+    for node in (a, b):
+        node.goes_on()
+        assert node.status()["exchanges"] == 0
+
+
+def accuracy(node: Node) -> float:
+    return float(node.status()["metrics"].get("accuracy", 0))
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_comes_back_as_the_same_and_catches_up(
+    start: Start, tmp_path: Path
+) -> None:
+    often = tmp_path / "often.toml"
+    often.write_text("checkpoint_every = 0.5\nevaluate_every = 0.5\n")
+
+    def node(index: int, *arguments: object) -> Node:
+        skewed = ["--option", "split=shards", "--option", "classes=4", "--config", often]
+        return start(f"n{index}", "--shard", f"{index}/3", *skewed, *arguments, target=DIGITS)
+
+    a = node(0)
+    seed = a.address
+    b, c = node(1, "--join", seed), node(2, "--join", seed)
+    others = (a, c)
+    b.reaches("exchanges", 20)
+    checkpoint = b.state_dir / "checkpoint.safetensors"
+    eventually("a checkpoint", checkpoint.exists)
+    before = b.status()
+    b.kill()
+    for other in others:
+        other.says(f"lost {before['id'][:8]}")
+    b = node(1, "--join", seed)
+    first = b.status()
+    assert first["id"] == before["id"]
+    assert first["samples"] > 0, "resumed from the checkpoint"
+    b.reaches("exchanges", 20)
+    for other in others:
+        other.says(f"linked with {before['id'][:8]}", times=2 if other is a else 1)
+
+    def good() -> bool:
+        return min(map(accuracy, (a, b, c))) > 0.85 and abs(accuracy(b) - accuracy(a)) <= 0.02
+
+    eventually("all of them are good", good)
+    for each in (a, b, c):
+        assert each.ends(signal.SIGTERM)[0] == 0
+
+
+def test_the_demo_prints_one_object_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    result = gossip("demo", "--nodes", 2, "--seconds", 3, "--json", TMPDIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found["nodes"]) == 2
+    for node in found["nodes"]:
+        assert node["exchanges"] > 0
+        assert node["accuracy_alone"] < 0.6 < node["accuracy"], "each knows half of the digits"
+        assert 0 < node["bytes_sent"] < node["bytes_dense"]
+    worst, mean = found["accuracy_min"], found["accuracy_mean"]
+    assert found["accuracy_alone_mean"] < worst <= mean <= 1
+    assert found["bytes_ratio"] > 1
+    assert list(tmp_path.glob("gossip-demo-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_no_node_behind(tmp_path: Path, number: int) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "gossip", "demo", "--nodes", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+    )
+    try:
+        (api,) = eventually("a node", lambda: list(tmp_path.glob("*/node0/api.json")))
+        node = json.loads(api.read_text())["pid"]
+        demo.send_signal(number)
+        out, err = demo.communicate(timeout=PATIENCE)
+    finally:
+        demo.kill()
+        demo.communicate()
+    assert (demo.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "gossip: interrupted; all nodes are stopped"
+    with pytest.raises(ProcessLookupError):
+        os.kill(node, 0)
+    assert list(tmp_path.glob("gossip-demo-*")) == []

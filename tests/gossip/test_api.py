@@ -1,0 +1,111 @@
+"""The local API, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gossip.api import FILE, Api
+from gossip.errors import ConfigError
+from p2p import Address
+
+ANY = Address("127.0.0.1", 0)
+
+
+def status() -> dict[str, object]:
+    return {"exchanges": 7}
+
+
+async def ask(address: Address, path: str, token: str | None) -> tuple[int, str]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{address}{path}", headers=headers) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+def test_the_token_in_the_file_opens_it(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, status) as api:
+            known = json.loads((tmp_path / FILE).read_text())
+            assert known["address"] == str(api.address)
+            assert api.address.port > 0
+            code, text = await ask(api.address, "/api/v1/status", known["token"])
+            assert (code, json.loads(text)) == (200, status())
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "wr\udcffong"])
+@pytest.mark.parametrize("path", ["/api/v1/status", "/", "/api/v1/nothing"])
+def test_without_the_token_nothing_is_told(tmp_path: Path, token: str | None, path: str) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, status) as api:
+            code, text = await raw(api.address, path, token)
+            assert code == 401
+            assert "exchanges" not in text
+
+    asyncio.run(check())
+
+
+async def raw(address: Address, path: str, token: str | None) -> tuple[int, str]:
+    """Ask with any bytes in the header, which a proper client would not send."""
+    header = "" if token is None else f"Authorization: Bearer {token}\r\n"
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(f"GET {path} HTTP/1.0\r\n{header}\r\n".encode(errors="surrogateescape"))
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return int(answer.split()[1]), answer
+
+
+def test_other_paths_do_not_exist(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, status) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            for path in ("/", "/api/v1/status/", "/api/v2/status", "/api/v1/../../etc/passwd"):
+                assert (await ask(api.address, path, token))[0] == 404
+
+    asyncio.run(check())
+
+
+def test_the_file_is_its_owners_and_goes_with_the_node(tmp_path: Path) -> None:
+    async def check() -> None:
+        (tmp_path / FILE).write_text("of a node that was killed")
+        (tmp_path / FILE).chmod(0o644)
+        (tmp_path / "api.new").write_text("half written")
+        async with Api(ANY, tmp_path, status):
+            assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+            assert json.loads((tmp_path / FILE).read_text())["token"]
+
+    asyncio.run(check())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_start_has_a_token_of_its_own(tmp_path: Path) -> None:
+    async def check() -> set[str]:
+        tokens = set()
+        for _ in range(2):
+            async with Api(ANY, tmp_path, status):
+                tokens.add(json.loads((tmp_path / FILE).read_text())["token"])
+        return tokens
+
+    assert len(asyncio.run(check())) == 2
+
+
+def test_a_port_in_use_and_a_directory_that_is_none_are_refused(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, None, status) as api:
+            with pytest.raises(ConfigError, match=f"{api.address}.*in use.*another --api"):
+                await Api(api.address, tmp_path, status).__aenter__()
+            assert not (tmp_path / FILE).exists()
+        with pytest.raises(ConfigError, match=r"nowhere.*No such file.*another --state-dir"):
+            await Api(ANY, tmp_path / "nowhere", status).__aenter__()
+
+    asyncio.run(check())
