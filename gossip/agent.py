@@ -32,6 +32,7 @@ from gossip.exchange import (
     LinkOpened,
     Receipt,
 )
+from gossip.messages import MOST_SAMPLES
 from gossip.vector import Layout, first_not_finite
 from p2p import (
     Packet,
@@ -45,7 +46,7 @@ from p2p import (
     UnknownPeer,
 )
 
-KEPT_RECEIPTS = 64  # of links that are down; each holds two halves. A guess.
+KEPT_RECEIPTS = 64  # of links that are down; and no more bytes than the model has. A guess.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,6 @@ class AgentStats:
     """Plain counters, since the agent was made or restored."""
 
     exchanges: int = 0
-    bytes_sent: int = 0  # halves of completed exchanges, as encoded
-    bytes_received: int = 0
     bytes_dense: int = 0  # what the same halves would be in plain float32
 
 
@@ -169,7 +168,7 @@ class Agent:
             self._x.copy_(parameters)  # adding the difference would round: alone means untouched
         self._handed_out.copy_(self._x)
         merged, self._merged = self._merged, False
-        self.samples += samples
+        self._grow(samples)
         self._exchange_with_next(now)
         return self._handed_out if merged else parameters
 
@@ -240,8 +239,13 @@ class Agent:
             self._initiative = None
         if link.receipt:
             self._receipts[link.peer.id] = link.receipt
-            while len(self._receipts) > KEPT_RECEIPTS:
+            while (
+                len(self._receipts) > KEPT_RECEIPTS or self._receipt_bytes() > 4 * self.layout.size
+            ):
                 del self._receipts[next(iter(self._receipts))]
+
+    def _receipt_bytes(self) -> int:
+        return sum(len(kept.mine) + len(kept.theirs) for kept in self._receipts.values())
 
     def _merge(self, happened: list[ExchangeEvent]) -> list[AgentEvent]:
         events: list[AgentEvent] = []
@@ -252,8 +256,6 @@ class Agent:
                     self._merged = True
                     self._newcomer = False
                     self.stats.exchanges += 1
-                    self.stats.bytes_sent += event.sent
-                    self.stats.bytes_received += event.received
                     self.stats.bytes_dense += 4 * self.layout.size
                 case ExchangeUndone():
                     self._merged = True
@@ -269,9 +271,12 @@ class Agent:
         reference = self._links[opened.peer.id].reference
         assert reference is not None
         self._x.copy_(reference)
-        self.samples += opened.samples
+        self._grow(opened.samples)
         self._merged = True
         self._newcomer = False
+
+    def _grow(self, samples: int) -> None:
+        self.samples = min(self.samples + samples, MOST_SAMPLES)
 
     def _exchange_with_next(self, now: float) -> None:
         if self._initiative and self._initiative.waiting and not self._initiative.overdue:

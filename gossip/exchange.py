@@ -307,6 +307,8 @@ class Exchange:
 
     def _on_open(self, message: Open, samples: int, now: float) -> list[ExchangeEvent]:
         if message.layout != self._layout.hash:
+            if self._agreed:
+                return [PayloadRejected(self.peer, "another layout in the middle of a link")]
             self._refused = True
             self._due = inf
             self._say(Describe(), self._layout.encode())
@@ -351,9 +353,9 @@ class Exchange:
     def _agree(self, now: float, *, answer: bool) -> None:
         """Both numbers are known: settle the last epoch and begin this one with exchange 0."""
         assert self._theirs is not None
+        self._settle(self._theirs.past)
         self._agreed = True
         self._due = inf
-        self._settle(self._theirs.past)
         if answer:
             self._tell(answer=False)
         if self._snapshot_is_ours(self._theirs):
@@ -368,8 +370,10 @@ class Exchange:
     def _settle(self, past: tuple[int, ...]) -> None:
         """Take the last exchange of the last epoch back if the peer did not complete it."""
         receipt = self.receipt
-        if receipt is None or receipt.n < 1 or past != (*receipt.epoch, receipt.n - 1):
+        if receipt is None or past != (*receipt.epoch, receipt.n - 1):
             return
+        if not (receipt.mine and receipt.theirs):
+            return  # the snapshot, or taken back already: the peer lost more than one exchange
         mine, theirs = (decode(half, self._layout.size) for half in (receipt.mine, receipt.theirs))
         theirs.add_to(self._x, -0.5)
         mine.add_to(self._x, 0.5)

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from p2p.wire import Table, binary, boolean, integer, optional, row, sequence
 
 NONCE = integer(0, 2**64 - 1)
+MOST_SAMPLES = 2**48  # that a model can have seen; counting stops there
 EPOCH = integer(0, 2**32 - 1)
 COUNT = integer(0, 2**63 - 1)
+SAMPLES = integer(0, MOST_SAMPLES)
 HASH_SIZE = 32  # bytes; SHA-256
 DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
 
@@ -59,7 +61,7 @@ class Describe:
 Message = Open | Challenge | Half | Describe
 
 TABLE: Table[Message] = Table(
-    row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), COUNT, sequence(NONCE, 3)),
+    row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), SAMPLES, sequence(NONCE, 3)),
     row(2, Challenge, NONCE, NONCE),
     row(3, Half, EPOCH, COUNT, boolean, optional(binary(DIGEST_SIZE)), body=True),
     row(4, Describe, body=True),

@@ -24,6 +24,8 @@ class Watch:
     heard: float = 0.0
     probe: int = 0  # number of the one under way; 0: none
     started: float = 0.0  # when it was
+    ping: tuple[int, float] = (0, 0.0)  # number and time of the last one that was not over TCP
+    due: float = 0.0  # when it goes on
     asked: bool = False  # whether others help with it
     silent_helpers: int = 0  # of those, who have not answered
     suspected: float | None = None  # since when; None: not at all
@@ -40,7 +42,8 @@ class Link:
     mine: int  # what the other end must say
     theirs: int = 0  # what we must say; unknown while REQUESTED
     joining: bool = False
-    extra: bool = False  # asked for without room: if it comes up, another one makes way
+    extra: bool = False  # made without room: if it comes up, another one makes way
+    wanting: bool = False  # for that other one as well
     attempts: int = 0
     asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
     round_trip: RoundTrip = field(default_factory=RoundTrip)

@@ -40,6 +40,7 @@ from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
 
 REQUESTED = State.REQUESTED
+BURST = 5.0  # links that may be split at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,11 @@ class LinkConfig:
     no neighbour."""
 
     split_every: float = 60.0
-    """Seconds in which one peer can make us split a link once, so that nobody can take us over by
-    asking. A guess."""
+    """Seconds in which one peer can make us split a link once. A guess."""
+
+    splits: float = 1.0
+    """Links a second that all peers together can make us split; five at once. So nobody can take
+    us over by asking under ever new names. A guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Links:
         self._all: dict[int, Link] = {}  # by our token
         self._number = 0
         self._split: dict[PeerId, float] = {}  # when we last split a link for a peer
+        self._splits, self._split_at = BURST, 0.0  # how many more we may split, as of when
         self._timers: Timers[int] = Timers()  # by our token
 
     # commands ------------------------------------------------------------------------------------
@@ -262,21 +267,19 @@ class Links:
 
     def _consider(self, request: Request, now: float) -> list[LinkEvent]:
         """Accept if there is room, or if room has to be made."""
-        events: list[LinkEvent] = []
+        split = False
         if self.room <= 0:
             waiting = [link for link in self._all.values() if link.state is REQUESTED]
             if waiting and self._made < self._config.most:
                 self._remove(waiting[0])  # this one has asked us; that one may never answer
             elif request.missing > 1 and self.up and self._may_split(request.sender.id, now):
-                loser = self._rng.choice(list(self.up.values()))
-                assert loser.peer is not None
-                self.drop(loser, instead=request.sender)
-                events.append(LinkDown(loser.peer, "gave way to a newcomer", reachable=True))
+                split = True
             else:
                 self._say(request.sender, Refuse(request.token, self._known(SHARED_PEERS)))
                 return []
-        link = self._add(Link(request.sender.address, request.sender, REQUESTED, 0))
-        return events + self._accept(link, request, now)
+        link = Link(request.sender.address, request.sender, REQUESTED, 0)
+        link.extra = link.wanting = split
+        return self._accept(self._add(link), request, now)
 
     def _accept(self, link: Link, request: Request, now: float) -> list[LinkEvent]:
         link.peer, link.address = request.sender, request.sender.address
@@ -286,7 +289,8 @@ class Links:
         if link.state is REQUESTED:
             link.state = State.ACCEPTED
             self._timers.set(link.mine, now + self._patience)
-        self._say(link.to, Accept(self._me, link.mine, link.theirs))
+        accept = Accept(self._me, self._incarnation, self._number, link.mine, link.theirs)
+        self._say(link.to, accept)
         return []
 
     @property
@@ -315,14 +319,11 @@ class Links:
                 self._remove(other)
         link.peer, link.address = accept.sender, accept.sender.address
         link.theirs = accept.token
-        if link.state is REQUESTED and self._made >= self._config.most:
-            if not (link.extra and self.up):
-                self.drop(link)  # others were quicker
-                return events
-            loser = self._rng.choice(list(self.up.values()))
-            assert loser.peer is not None
-            self.drop(loser)
-            events.append(LinkDown(loser.peer, "gave way to a lost peer", reachable=True))
+        full = link.state is REQUESTED and self._made >= self._config.most
+        if full and not (link.extra and self.up):
+            self.drop(link)  # others were quicker
+            return events
+        link.asked = (accept.incarnation, accept.number)
         link.state, link.joining = State.ACCEPTED, False
         return events + self._confirm(link, now)
 
@@ -338,17 +339,26 @@ class Links:
         if link.state is State.UP:
             return []
         assert link.peer is not None
+        events: list[LinkEvent] = []
+        if len(self.up) >= self._config.most:
+            loser = self._rng.choice(list(self.up.values()))
+            assert loser.peer is not None
+            self.drop(loser, instead=link.peer if link.wanting else None)
+            events.append(LinkDown(loser.peer, "gave way to another", reachable=True))
         link.state = State.UP
         self._timers.cancel(link.mine)
         self.up[link.peer.id] = link
         self._liveness.watch(link, now)
-        return [LinkUp(link, link.joining)]
+        return [*events, LinkUp(link, link.joining)]
 
     def _may_split(self, peer: PeerId, now: float) -> bool:
         recent = now - self._config.split_every
         self._split = {id: at for id, at in self._split.items() if at > recent}
-        if peer in self._split:
+        earned = (now - self._split_at) * self._config.splits
+        self._splits, self._split_at = min(self._splits + earned, BURST), now
+        if peer in self._split or self._splits < 1:
             return False
+        self._splits -= 1
         self._split[peer] = now
         return True
 

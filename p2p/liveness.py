@@ -32,6 +32,7 @@ from p2p.timers import Timers
 LATE = (
     0.5  # seconds after which a timer shows that this process was stuck; ten times asyncio's worst
 )
+MEASURE_EVERY = 5.0  # seconds; a busy link is never quiet enough for a probe. A guess.
 MOST_CHECKS = 64  # for others, at a time
 
 
@@ -160,6 +161,8 @@ class Liveness:
         if not watch.probe:
             wait = watch.heard + self._quiet() - now
             if wait > 0 and watch.suspected is None:
+                if now >= watch.ping[1] + MEASURE_EVERY:
+                    self._ping(link, now)
                 self._timers.set(link.mine, now + wait)
             else:
                 self._probe(link, now)
@@ -170,17 +173,22 @@ class Liveness:
 
     def _probe(self, link: Link, now: float) -> None:
         watch = link.watch
-        watch.probe = self._rng.randrange(1, 2**32)
-        watch.started, watch.asked = now, False
-        self._say(link.to, Ping(link.theirs, watch.probe, watch.suspected is not None))
+        self._ping(link, now)
+        watch.probe, watch.started, watch.asked = watch.ping[0], now, False
         config, trip = self._config, link.round_trip
         timeout = 3 * trip.smoothed + 4 * trip.variation if trip.smoothed else config.interval / 2
         timeout = min(max(timeout, config.least_timeout), config.interval)
         self._set(link, now + timeout * self._stretch)
 
+    def _ping(self, link: Link, now: float) -> None:
+        watch = link.watch
+        watch.ping = self._rng.randrange(1, 2**32), now
+        self._say(link.to, Ping(link.theirs, watch.ping[0], watch.suspected is not None))
+
     def _ask_others(self, link: Link, now: float) -> None:
         watch, config = link.watch, self._config
         assert link.peer is not None
+        watch.ping = (0, watch.started)  # which of the two is answered will be hard to tell
         self._say(link.to, Ping(link.theirs, watch.probe, watch.suspected is not None), stream=True)
         others = [
             other for other in self._links() if other is not link and other.watch.suspected is None
@@ -200,12 +208,17 @@ class Liveness:
         watch = link.watch
         self._worsen(watch.silent_helpers or (0 if watch.witnesses else 1))
         if watch.suspected is None:
-            watch.suspected = now
+            watch.suspected = min(now, watch.started + self._config.interval)
         self._probe(link, now)
 
     def _set(self, link: Link, at: float) -> None:
-        end = self._end(link) if link.watch.suspected is not None else at
-        self._timers.set(link.mine, min(at, end))
+        link.watch.due = at
+        self._arm(link, 0.0)
+
+    def _arm(self, link: Link, now: float) -> None:
+        watch = link.watch
+        due = watch.due if watch.suspected is None else min(watch.due, self._end(link))
+        self._timers.set(link.mine, max(due, now))
 
     def _end(self, link: Link) -> float:
         """When a suspected link's time is up (Lifeguard, section IV.B)."""
@@ -240,11 +253,14 @@ class Liveness:
         self._say(link.to, Pong(link.theirs, ping.number), stream=stream)
 
     def on_pong(self, link: Link, pong: Pong, now: float) -> None:
-        """Measure, if this answers the probe under way; call before `hear`."""
+        """Measure, if this answers the last ping; call before `hear`."""
         watch = link.watch
-        if watch.probe and pong.number == watch.probe:
-            if not watch.asked:
-                link.round_trip.measure(now - watch.started)
+        number, sent = watch.ping
+        if number and pong.number == number:
+            link.round_trip.measure(now - sent)
+            watch.ping = (0, sent)
+            self._improve()
+        elif watch.probe and pong.number == watch.probe:
             self._improve()
 
     def on_ping_request(self, link: Link, request: PingRequest, now: float) -> None:
@@ -278,9 +294,5 @@ class Liveness:
                     self.hear(link, now)
                 else:
                     watch.witnesses[helper.peer.id] = None
-                    if watch.suspected is not None:
-                        self._set(link, self._timers_at(link))
+                    self._arm(link, now)
                 return
-
-    def _timers_at(self, link: Link) -> float:
-        return link.watch.started + self._config.interval * self._stretch

@@ -42,6 +42,8 @@ class Accept:
     """Yes. The link is up for its sender once anything comes back on it."""
 
     sender: Peer
+    incarnation: int  # as in a request, and the number of the sender's last one
+    number: int
     token: int
     echo: int  # the token in the request
 
@@ -175,7 +177,7 @@ Message = (
 
 TABLE: Table[Message] = Table(
     row(1, Request, WORD, peer, optional(peer_id), COUNT, COUNT, TOKEN, SMALL, boolean),
-    row(2, Accept, peer, TOKEN, TOKEN),
+    row(2, Accept, peer, COUNT, COUNT, TOKEN, TOKEN),
     row(3, Refuse, TOKEN, PEERS),
     row(4, Ping, TOKEN, TOKEN, boolean),
     row(5, Pong, TOKEN, TOKEN),

@@ -96,8 +96,6 @@ class _Seed:
 
 Timer = Address | Literal["repair", "shuffle", "reunite"]
 
-PATIENCE = 3  # rounds without an answer until a seed is called unreachable, then at every doubling
-
 
 class Swarm:
     """One peer of the network. See `p2p.machine` for the verbs.
@@ -174,6 +172,9 @@ class Swarm:
             return [PacketRejected(packet.address, str(error))]
         if isinstance(message, Request | Accept) and packet.peer not in (None, message.sender.id):
             reason = f"claims to be {message.sender.id.short}"
+            return [PacketRejected(packet.address, reason)]
+        if isinstance(message, Request) and not _plausible(message.sender, packet):
+            reason = f"says that it listens at {message.sender.address}"
             return [PacketRejected(packet.address, reason)]
         match message:
             case Request() if message.version != VERSION:
@@ -305,7 +306,8 @@ class Swarm:
         """Ask somebody for a link if one is missing."""
         if self._links.room <= 0:
             return  # the next link that goes down starts this again
-        for candidate in self._overlay.candidates(self._links.room):
+        # half as many as are missing: who has no room gives us a place between two
+        for candidate in self._overlay.candidates((self._links.room + 1) // 2):
             self._links.request(candidate, now)
         if not self._links.up:
             for seed in self._seeds:
@@ -364,7 +366,7 @@ class Swarm:
     def _retry_seed(self, address: Address, now: float) -> list[SwarmEvent]:
         attempts = self._seeds[address].attempts
         self._try_seed(address, now)
-        if attempts % PATIENCE == 0 and (attempts // PATIENCE).bit_count() == 1:
+        if attempts.bit_count() == 1:  # the first, the second, the fourth round, ...
             return [SeedUnreachable(address, attempts)]
         return []
 
@@ -396,3 +398,13 @@ class Swarm:
 
 def _address(target: Peer | Address) -> Address:
     return target.address if isinstance(target, Peer) else target
+
+
+def _plausible(sender: Peer, packet: Packet) -> bool:
+    """Whether a request may have come from where its answer will go. Without a handshake anybody
+    could have us send answers to a third party."""
+    return (
+        packet.peer is not None
+        or packet.channel is Channel.STREAM
+        or packet.address == sender.address
+    )

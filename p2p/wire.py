@@ -52,7 +52,7 @@ def integer(low: int, high: int) -> Field[int]:
             raise WireError(f"{_show(raw)} is not an integer from {low} to {high}")
         return raw
 
-    return Field(read)
+    return Field(read, read)  # a number of ours that is too large is found here, not by every peer
 
 
 def binary(size: int, *, exact: bool = False) -> Field[bytes]:

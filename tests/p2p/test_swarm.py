@@ -221,7 +221,7 @@ def test_an_unreachable_seed_is_reported_and_tried_until_it_answers() -> None:
     world.start(1, 0)
     world.network.run(60)
     (event,) = world.of(SeedUnreachable, 1)[:1]
-    assert event == SeedUnreachable(peer(0).address, 3)
+    assert event == SeedUnreachable(peer(0).address, 1)
     world.start(0)
     world.network.run(60)
     assert peer(0).id in world.swarms[1].neighbours
@@ -234,7 +234,7 @@ def test_a_peer_that_is_its_own_seed_does_not_become_its_own_neighbour() -> None
     request = one.poll_transmit()
     assert request is not None
     assert request.address == alias
-    assert one.receive(request, 0.0) == []
+    assert one.receive(Packet(one.me.address, request.data, request.channel), 0.0) == []
     assert one.poll_transmit() is None
     assert not one.neighbours
 
@@ -244,6 +244,7 @@ def test_a_link_is_up_only_after_both_ends_have_confirmed() -> None:
     b.join([a.me.address], 0.0)
     request = b.poll_transmit()
     assert request is not None
+    request = Packet(b.me.address, request.data, request.channel)
     assert a.receive(request, 0.0) == []
     assert not a.neighbours, "an accepted link is not up before its other end confirms"
     accept = a.poll_transmit()
@@ -261,7 +262,7 @@ def test_a_late_accept_does_not_resurrect_a_link() -> None:
     b.join([a.me.address], 0.0)
     request = b.poll_transmit()
     assert request is not None
-    a.receive(request, 0.0)
+    a.receive(Packet(b.me.address, request.data, request.channel), 0.0)
     accept = a.poll_transmit()
     assert accept is not None
     now = 0.0
@@ -319,7 +320,7 @@ def test_a_seed_that_answers_for_somebody_else_is_not_taken_for_a_known_peer() -
     assert request is not None
     asked = TABLE.decode(request.data)[0]
     assert isinstance(asked, Request)
-    forged = TABLE.encode(Accept(peer(2), 7, asked.token + 1))
+    forged = TABLE.encode(Accept(peer(2), 1, 1, 7, asked.token + 1))
     assert one.receive(Packet(peer(1).address, forged, Channel.DATAGRAM), 0.0) == []
     assert not one.neighbours
 
@@ -346,6 +347,54 @@ def test_a_stranger_cannot_speak_on_a_link_whose_token_he_has_seen() -> None:
     assert payload.peer == a.me.id, "nobody else may get it"
     stranger = Packet(b.me.address, payload.data, payload.channel, peer(2).id)
     assert a.receive(stranger, 1.0) == []
+
+
+def test_a_request_that_would_have_us_answer_a_third_party_is_rejected() -> None:
+    one = swarm(0)
+    request = TABLE.encode(Request(1, peer(1), None, 1, 1, 1, 5, True))
+    (event,) = one.receive(Packet(peer(2).address, request, Channel.DATAGRAM), 0.0)
+    assert isinstance(event, PacketRejected)
+    assert one.poll_transmit() is None
+
+
+def test_invented_peers_that_never_confirm_cost_no_link() -> None:
+    world = grown(12)
+    one = world.swarms[3]
+    before = list(one.neighbours)
+    for index in range(100, 160):
+        invented = peer(index)
+        request = TABLE.encode(Request(1, invented, one.me.id, 1, 1, index, 5, False))
+        one.receive(Packet(invented.address, request, Channel.DATAGRAM), world.network.now)
+    world.network.pump(one.me.address)
+    world.network.run(30)
+    assert set(before) <= set(one.neighbours)
+
+
+def test_an_old_copy_of_a_request_does_not_reset_a_link_at_either_end() -> None:
+    a, b = swarm(0), swarm(1)
+    a.join([b.me.address], 0.0)
+    old = a.poll_transmit()
+    assert old is not None
+    b.join([a.me.address], 0.5)
+    events = exchange(a, b, 0.5)  # a's request was lost; b's makes the link
+    late = Packet(a.me.address, old.data, old.channel)
+    assert b.receive(late, 1.0) == []
+    assert list(b.neighbours) == [a.me.id]
+    assert not [event for event in events if isinstance(event, PeerDown)]
+
+
+def test_the_round_trip_of_a_busy_link_is_measured() -> None:
+    world = World(Link(latency=(0.05, 0.05)))
+    one = world.start(0)
+    other = world.start(1, 0)
+    world.network.run(2)
+    for _ in range(200):
+        for this, that in ((one, other), (other, one)):
+            this.send(that.me.id, b"x", world.network.now)
+            world.network.pump(this.me.address)
+        world.network.run(0.1)
+    assert one.rtt(other.me.id) == pytest.approx(0.1, rel=0.1)
+    assert other.rtt(one.me.id) == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_shuffle_nobody_asked_for_teaches_nothing() -> None:

@@ -47,7 +47,7 @@ messages = st.one_of(
         small,
         st.booleans(),
     ),
-    st.builds(Accept, peers, tokens, tokens),
+    st.builds(Accept, peers, counts, counts, tokens, tokens),
     st.builds(Refuse, tokens, some_peers),
     st.builds(Ping, tokens, tokens, st.booleans()),
     st.builds(PingRequest, tokens, tokens, peers),
