@@ -43,8 +43,9 @@ class Config:
     api: str = "127.0.0.1:0"
     """HOST:PORT of the local API; loopback only."""
 
-    checkpoint_every: float = 30.0
-    """Seconds between checkpoints; what a power cut can cost. A guess."""
+    checkpoint_every: float = 10.0
+    """Seconds between checkpoints; what a power cut can cost. The first comes after a fifth of
+    them. A guess."""
 
     evaluate_every: float = 5.0
     """Seconds between evaluations of the model, which pause training. A guess."""

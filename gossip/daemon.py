@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import traceback
@@ -55,15 +56,20 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     received: list[signal.Signals] = []
+    leaving: list[asyncio.Task[None]] = []  # kept, or they would be collected
 
     def on_signal(number: signal.Signals) -> None:
         received.append(number)
+        if stop.is_set():
+            leaving.append(loop.create_task(_leave_at_once(node, number)))
         stop.set()
 
+    node = Node(learner, config)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
-    async with Node(learner, config) as node:
+    async with node:
         say(f"{node.me} is up; local API at {node.api_address}")
+        say("traffic is not encrypted yet, so this node listens on loopback only")
         telling = asyncio.create_task(_tell(node))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait(
@@ -74,12 +80,20 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         try:
             if node.finished.done():
                 await node.finished
-            say("stopping: training ends its round, the swarm is told, the model saved")
+            kept = "the model is saved" if config.state_dir else "no model is kept (no --state-dir)"
+            say(f"stopping: training ends its round, the swarm is told, {kept}; again to hurry")
             await node.rest()
         except Exception as error:  # whatever a learner may raise
             raise _failed(error, config) from error
         status = node.status()
     return Outcome(status, signal.SIGINT in received)
+
+
+async def _leave_at_once(node: Node, number: signal.Signals) -> None:
+    """A second signal: do not wait for the round of training, which nobody can interrupt."""
+    await node.leave()
+    say("left in the middle of a round; what was synced is saved")
+    os._exit(128 + number)
 
 
 def _failed(error: Exception, config: Config) -> TrainingFailed:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,74 @@ class DemoFailed(Exception):
     """A node did not start or did not end well; the text holds what it said."""
 
 
-@dataclass(slots=True)
 class _Daemon:
-    process: subprocess.Popen[str]
-    state_dir: Path
-    stderr: Path
+    """One node: its process, and what it takes to start it again."""
 
-    def status(self) -> dict[str, Any] | None:
-        """None while it does not answer. Raises DemoFailed if it is gone."""
-        if self.process.poll() is not None:
-            raise DemoFailed(
-                f"a node ended with code {self.process.returncode}:\n{self.stderr.read_text()}"
+    def __init__(self, directory: Path, index: int, nodes: int, seconds: float) -> None:
+        self.index = index
+        self.known: dict[str, Any] = {}  # its last status
+        self._state_dir = directory / f"node{index}"
+        self._stderr = directory / f"node{index}.log"
+        self._command = [sys.executable, "-P", "-m", "gossip", "run", TARGET, "--json"]
+        self._command += ["--shard", f"{index}/{nodes}", "--state-dir", str(self._state_dir)]
+        self._command += ["--option", "split=shards", "--option", f"classes={_classes(nodes)}"]
+        # Should the demo itself be killed, its nodes end some time later.
+        most = seconds + START_TIMEOUT + STOP_TIMEOUT
+        self._command += ["--seconds", str(most)]
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, join: str | None) -> None:
+        """Start the process, for the first time or from what its state directory holds."""
+        with self._stderr.open("a") as log:
+            self.process = subprocess.Popen(
+                self._command + (["--join", join] if join else []),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for us; we stop the nodes in good order
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody has killed it. Raises DemoFailed if it has ended by itself."""
+        code = self.process.poll() if self.process else None
+        if code is not None and code >= 0:
+            raise DemoFailed(f"a node ended with code {code}:\n{self._stderr.read_text()}")
+        return code is not None
+
+    def ask(self) -> bool:
+        """Learn its status; False while it does not answer."""
         try:
-            return client.status(self.state_dir, None)
+            self.known = client.status(self._state_dir, None)
         except client.Unreachable:
-            return None
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self.killed:
+                raise DemoFailed(f"a node was killed while it started:\n{self._stderr.read_text()}")
+            if self.ask():
+                return
+            time.sleep(0.1)
+        raise DemoFailed(f"a node did not answer within {START_TIMEOUT:.0f} s")
+
+    def stop(self) -> dict[str, Any]:
+        """Its last words; send SIGTERM before."""
+        assert self.process is not None
+        try:
+            printed, _ = self.process.communicate(timeout=STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise DemoFailed(f"a node did not stop within {STOP_TIMEOUT:.0f} s") from None
+        if self.process.returncode != 0:
+            raise DemoFailed(
+                f"a node ended with code {self.process.returncode}:\n{self._stderr.read_text()}"
+            )
+        found: dict[str, Any] = json.loads(printed)
+        return found
 
 
 def run(nodes: int, seconds: float) -> dict[str, Any]:
@@ -57,38 +108,19 @@ def run(nodes: int, seconds: float) -> dict[str, Any]:
     console = Console(stderr=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossip-demo-")))
-        daemons: list[_Daemon] = []
+        daemons = [_Daemon(directory, index, nodes, seconds) for index in range(nodes)]
         stack.callback(_kill, daemons)
         console.print(f"starting {nodes} nodes ...")
-        daemons.append(_start(directory, 0, nodes, None))
-        first = _wait_for(daemons[0])["address"]
-        for index in range(1, nodes):
-            daemons.append(_start(directory, index, nodes, first))  # at once: _kill must know it
-        for daemon in daemons:
-            _wait_for(daemon)
+        daemons[0].start(None)
+        daemons[0].wait()
+        for daemon in daemons[1:]:
+            daemon.start(daemons[0].known["address"])
+        for daemon in daemons[1:]:
+            daemon.wait()
         _watch(daemons, seconds, console)
         ended = _stop(daemons)
     console.print("training each node alone, for the comparison ...")
     return summary([_row(status, index, nodes) for index, status in enumerate(ended)])
-
-
-def _start(directory: Path, index: int, nodes: int, join: str | None) -> _Daemon:
-    state_dir = directory / f"node{index}"
-    stderr = directory / f"node{index}.log"
-    command = [sys.executable, "-P", "-m", "gossip", "run", TARGET, "--json"]
-    command += ["--shard", f"{index}/{nodes}", "--state-dir", str(state_dir)]
-    command += ["--option", "split=shards", "--option", f"classes={_classes(nodes)}"]
-    command += ["--join", join] if join else []
-    with stderr.open("w") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us; we stop the nodes in good order
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-    return _Daemon(process, state_dir, stderr)
 
 
 def _classes(nodes: int) -> int:
@@ -96,25 +128,18 @@ def _classes(nodes: int) -> int:
     return max(2, -(-10 // nodes))
 
 
-def _wait_for(daemon: _Daemon) -> dict[str, Any]:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        status = daemon.status()
-        if status is not None:
-            return status
-        time.sleep(0.1)
-    raise DemoFailed(f"a node did not answer within {START_TIMEOUT:.0f} s")
-
-
 def _watch(daemons: list[_Daemon], seconds: float, console: Console) -> None:
-    """Show progress until the time is over."""
+    """Show progress until the time is over. Who is killed is started again, as init would."""
     deadline = time.monotonic() + seconds
-    known: list[dict[str, Any]] = [{} for _ in daemons]
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while (left := deadline - time.monotonic()) > 0:
-            for index, daemon in enumerate(daemons):
-                known[index] = daemon.status() or known[index]
-            live.update(_progress(known, left), refresh=True)
+            for daemon in daemons:
+                if daemon.killed:
+                    console.print(f"node {daemon.index} was killed; starting it again")
+                    other = daemons[daemon.index - 1]
+                    daemon.start(other.known["address"])
+                daemon.ask()
+            live.update(_progress([daemon.known for daemon in daemons], left), refresh=True)
             time.sleep(min(1.0, max(deadline - time.monotonic(), 0)))
 
 
@@ -134,29 +159,22 @@ def _progress(statuses: list[dict[str, Any]], left: float) -> Table:
 
 def _stop(daemons: list[_Daemon]) -> list[dict[str, Any]]:
     for daemon in daemons:
-        daemon.process.terminate()
-    ended = []
+        daemon.wait()  # somebody may have killed it just now
     for daemon in daemons:
-        try:
-            printed, _ = daemon.process.communicate(timeout=STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise DemoFailed(f"a node did not stop within {STOP_TIMEOUT:.0f} s") from None
-        if daemon.process.returncode != 0:
-            raise DemoFailed(
-                f"a node ended with code {daemon.process.returncode}:\n{daemon.stderr.read_text()}"
-            )
-        ended.append(json.loads(printed))
-    return ended
+        if daemon.process is not None:
+            daemon.process.terminate()
+    return [daemon.stop() for daemon in daemons]
 
 
 def _kill(daemons: list[_Daemon]) -> None:
     """Leave nothing behind, whatever went wrong."""
-    for daemon in daemons:
-        daemon.process.kill()
-    for daemon in daemons:
-        daemon.process.wait()
-        if daemon.process.stdout is not None:
-            daemon.process.stdout.close()
+    started = [daemon.process for daemon in daemons if daemon.process is not None]
+    for process in started:
+        process.kill()
+    for process in started:
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _row(status: dict[str, Any], index: int, nodes: int) -> dict[str, Any]:

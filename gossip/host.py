@@ -81,7 +81,7 @@ class Host:
             # Undone in this order, backwards: seeds that resolve late must not be asked after we
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
-            stack.push_async_callback(self._leave)
+            stack.push_async_callback(self.leave)
             stack.push_async_callback(_cancel, asyncio.create_task(self._join()))
             self._stack = stack.pop_all()
         return self
@@ -123,7 +123,8 @@ class Host:
             receipts=receipts,
         )
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Say goodbye and save; what is left of the host is to be closed or to die."""
         self._after(self.agent.leave(self._now()))
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
@@ -254,9 +255,10 @@ class Host:
                 log.error("no checkpoint written to %s: %s; learning goes on", path, error)
 
     async def _save_often(self) -> None:
+        await asyncio.sleep(self.config.checkpoint_every / 5)
         while True:
-            await asyncio.sleep(self.config.checkpoint_every)
             await self.save()
+            await asyncio.sleep(self.config.checkpoint_every)
 
 
 async def _resolve(address: Address) -> Address:

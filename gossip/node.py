@@ -44,6 +44,7 @@ class Node(Host):
     def __init__(self, learner: Learner, config: Config | None = None) -> None:
         super().__init__(learner.layout, learner.parameters(), config or Config())
         self._learner = learner
+        self._resting = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="training")
 
     async def __aenter__(self) -> Node:
@@ -63,8 +64,8 @@ class Node(Host):
         await self.evaluate()
 
     async def _stop_training(self) -> None:
-        """Waits for the round under way, which is bounded; its progress is not synced."""
-        self.finished.cancel()
+        """Waits for the round under way, which is bounded, and for its progress to be synced."""
+        self._resting = True
         await asyncio.wait([self.finished])
 
     async def evaluate(self) -> dict[str, float]:
@@ -91,6 +92,8 @@ class Node(Host):
                 handed_out = self.sync(handed_out, 0)  # as if this round had not been
             else:
                 failures = 0
+            if self._resting:
+                return
             if handed_out is not parameters:
                 await self._take_over(handed_out)
             if time.monotonic() >= evaluated + self.config.evaluate_every:

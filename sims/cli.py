@@ -6,11 +6,11 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gossip.cli import CONFIGURATION, INTERRUPTED, as_json, fail, options
+from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 
 if TYPE_CHECKING:
     from sims.report import Report
@@ -30,22 +30,13 @@ def main() -> None:
 @main.command()
 @click.argument("scenario", type=click.Choice(SCENARIOS))
 @click.option("--nodes", type=click.IntRange(2, 65536), default=10, show_default=True)
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True)
+@click.option("--seconds", type=Seconds(min=1, max=1e7), default=60.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--target", default=TARGET, show_default=True, metavar="T", help="The learner.")
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
 @click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @as_json
-def run(
-    scenario: str,
-    nodes: int,
-    seconds: float,
-    seed: int,
-    target: str,
-    option: dict[str, str],
-    loss: float,
-    json_: bool,
-) -> None:
+def run(json_: bool, **settings: Any) -> None:
     """Run SCENARIO: steady, churn (nodes crash and come back) or partition.
 
     \b
@@ -54,16 +45,15 @@ def run(
     """
     from gossip.errors import GossipError
 
-    if target == TARGET:
-        option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
     try:
-        report = _run(scenario, nodes, seconds, seed, target, option, loss)
+        report = _run(**settings)
     except GossipError as error:
         fail(error, CONFIGURATION)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
     if json_:
-        click.echo(json.dumps(asdict(report)))
+        values = asdict(report).items()  # a learner may have no accuracy, and JSON has no NaN
+        click.echo(json.dumps({name: None if value != value else value for name, value in values}))
     else:
         show(report)
 
@@ -87,6 +77,8 @@ def _run(
     from sims.simulation import Simulation
 
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
+    if target == TARGET:
+        option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
     function = load(target)
     simulation = Simulation(seed, Link(loss=loss))
     for index in range(nodes):
@@ -97,6 +89,8 @@ def _run(
     step = (seconds - simulation.now) / STEPS
     for _ in track(range(STEPS), scenario, console=console, transient=True):
         simulation.run(step)
+    if not simulation.live:
+        fail("training ended in NaN on every node; lower the learning rate", UNEXPECTED)
     return simulation.report()
 
 

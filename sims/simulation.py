@@ -2,7 +2,8 @@
 
 Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
 because nobody can see its outcome earlier: what was merged into a model before the round began is
-in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`.
+in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`. A round that
+ends in NaN is undone, and a node on which it happens time and again ends, as there.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
 
+import torch
 from torch import Tensor
 
 from gossip.agent import Agent, AgentConfig, AgentEvent
+from gossip.errors import NotFinite
 from gossip.exchange import Receipt
 from gossip.learner import Learner
 from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
@@ -24,6 +27,7 @@ from sims.report import Report
 PORT = 7946
 JITTER = 0.1  # of a round's duration, so that nodes do not march in step
 SEEDS = 2  # the first nodes are the contacts of all others
+HOPELESS = 5  # rounds in a row that end in NaN before a node ends, as in `gossip.node`
 CHECKPOINT_EVERY = 10.0  # virtual seconds; what a crash can cost
 
 MakeLearner = Callable[[], Learner]
@@ -62,6 +66,8 @@ class SimulatedNode:
     incarnation: int = 0
     checkpoint: _Checkpoint | None = None
     exchanges: int = 0  # of earlier incarnations
+    failures: int = 0  # rounds in a row that ended in NaN
+    handed_out: Tensor = field(default_factory=lambda: torch.empty(0))  # by the last sync
 
 
 class Simulation:
@@ -184,6 +190,7 @@ class Simulation:
             samples=saved.samples if saved else 0,
             receipts=saved.receipts if saved else None,
         )
+        node.handed_out, node.failures = node.agent.x.clone(), 0
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         node.agent.swarm.join(contacts, self.now)
         self.network.attach(node.agent, node.peer.address)
@@ -202,9 +209,18 @@ class Simulation:
         samples = node.learner.train()
         parameters = node.learner.parameters()
         self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
-        merged = agent.sync(parameters, samples, self.now)
+        try:
+            merged = agent.sync(parameters, samples, self.now)
+            node.failures = 0
+        except NotFinite:
+            node.failures += 1
+            if node.failures == HOPELESS:
+                self.crash(node.index)
+                return
+            merged = agent.sync(node.handed_out, 0, self.now)
         if merged is not parameters:
             node.learner.load(merged)
+        node.handed_out = merged
         self.network.pump(node.peer.address)
         self._train_later(node)
 

@@ -129,7 +129,7 @@ def test_nobody_who_asks_while_we_leave_gets_a_link(tmp_path: Path) -> None:
                 await eventually("a link", lambda: b.agent.links)
                 # The goodbye is said, and the checkpoint is not yet written.
                 async with a._saving:
-                    leaving = asyncio.create_task(a._leave())
+                    leaving = asyncio.create_task(a.leave())
                     await eventually("goodbye", lambda: not b.agent.links)
                     heard = a.endpoint.traffic.packets_received
                     b.agent.swarm.join([address], b._now())
