@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2p.packet import MAX_STREAM
+from p2p.sessions import SessionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,47 @@ class EndpointConfig:
     pending_bytes: int = 2 * MAX_STREAM
     """Bytes of unfinished inbound bodies together, and of outbound streams together."""
 
+    sessions: SessionConfig = field(default_factory=SessionConfig)
+    """How datagrams are sealed, if they are."""
+
+    handshake: float = 5.0
+    """Seconds that a TLS handshake may take; as many as `connect`. A guess."""
+
+    most_handshakes: int = 64
+    """Inbound TLS handshakes at a time; one more breaks off the oldest. Honest ones last some
+    round-trips, so only a flood of hundreds a second crowds them out. A guess."""
+
+    handshake_rate: float = 5.0
+    """Inbound TLS handshakes a second from one IPv4 address or IPv6 /64 network. A guess; one
+    costs each end 1 ms of processor time (benchmarks/endpoint.py)."""
+
+    handshake_burst: int = 20
+    """Inbound TLS handshakes from there that may come at once. A guess: one for each node behind
+    a shared address, after it has restarted."""
+
+    handshake_rate_all: float = 50.0
+    """Inbound TLS handshakes a second from everywhere: 5 % of a processor. A guess."""
+
+    handshake_burst_all: int = 200
+    """Inbound TLS handshakes from everywhere that may come at once; as many nodes as may join
+    through one contact at the same moment. A guess."""
+
+    exempt_loopback: bool = True
+    """Whether handshakes from this machine itself come as often as they like."""
+
+    most_dials: int = 64
+    """Peers of whom we ask a session at a time. A guess: twice the passive view."""
+
+    most_unsealed: int = 16
+    """Datagrams that wait for a session with one destination; the newest are kept. A guess."""
+
+    redial: float = 0.5
+    """Seconds until a destination of whom we asked a session in vain is asked again; doubles. A
+    guess."""
+
+    redial_most: float = 8.0
+    """Seconds; where that doubling ends. Whoever sends there has a pause of its own."""
+
     def deadline(self, began: float, now: float, moved: int) -> float:
         """When a body must have made its next step, having moved so many bytes since it began."""
         return min(now, began + moved / self.slowest) + self.stall
@@ -62,6 +104,9 @@ class Traffic:
         0  # packets the kernel or the other end did not take, or for which no room was
     )
     dropped_in: int = 0  # datagrams, requests and connections refused, and streams that broke off
+    unopened: int = 0  # of these, datagrams that no session of ours opens: strangers, replays
+    handshakes: int = 0  # inbound, with members of our network
+    handshakes_failed: int = 0  # inbound: of strangers, too slow, broken off, too many
 
     def sent(self, size: int) -> None:
         """Count a packet out."""
