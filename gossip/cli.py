@@ -69,7 +69,16 @@ def main() -> None:
 
 @main.command()
 @click.argument("target")
-@click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [127.0.0.1:0]")
+@click.option(
+    "--network-key",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    envvar="GOSSIP_NETWORK_KEY",
+    metavar="FILE",
+    help="The network to be in; a second one while it is replaced.  [$GOSSIP_NETWORK_KEY]",
+)
+@click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [a free port]")
+@click.option("--advertise", metavar="H:P", help="Where others reach it, if not there.")
 @click.option("--join", multiple=True, metavar="H:P", help="A peer to begin with; repeatable.")
 @click.option(
     "--shard", default="0/1", callback=shard, metavar="I/N", help="Which part of the data."
@@ -99,11 +108,13 @@ def run(
     \b
     gossip run models.digits:learner --shard 0/2 --listen 127.0.0.1:7946
     gossip run models.digits:learner --shard 1/2 --join 127.0.0.1:7946
+    gossip run train.py:learner --network-key home.key
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s"
     )
-    settings["join"] = settings["join"] or None
+    for several in ("join", "network_key"):
+        settings[several] = settings[several] or None
     try:
         outcome = _run(target, shard, option, config, settings, seconds)
     except KeyboardInterrupt:
@@ -149,6 +160,33 @@ def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
         click.echo(json.dumps(found))
     else:
         client.show(found)
+
+
+@main.group()
+def key() -> None:
+    """Network keys: who has one is in the network."""
+
+
+@key.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@as_json
+def new(file: Path, json_: bool) -> None:
+    """Begin a network: write a new key to FILE, for you alone to read.
+
+    \b
+    gossip key new home.key
+    """
+    from p2p import network_key
+    from p2p.errors import IdentityError
+
+    try:
+        made = network_key.create(file)
+    except IdentityError as error:
+        fail(error, CONFIGURATION)
+    if json_:
+        click.echo(json.dumps({"network": made.id.hex(), "file": str(file)}))
+    else:
+        click.echo(f"{file} holds the key of network {made.id.hex()}; give a copy to each member")
 
 
 @main.command()

@@ -17,22 +17,39 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
 from p2p import Address, SwarmConfig
+from p2p.certificates import MOST_KEYS
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]  # one may stand alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that can be set about a node."""
 
-    listen: str = "127.0.0.1:0"
-    """HOST:PORT of the swarm, one number for UDP and TCP; port 0 takes a free one."""
+    network_key: Files = ()
+    """Files with the key of the network to be in: one, or two while one replaces the other; the
+    first is used, both are accepted. None: a network of this machine's nodes, on loopback."""
+
+    listen: str = ""
+    """HOST:PORT of the swarm, one number for UDP and TCP; port 0 takes a free one. Empty: a free
+    port, on all IPv4 interfaces with a network key and on 127.0.0.1 without one."""
+
+    advertise: str = ""
+    """HOST:PORT at which others reach this node, where that is not where it listens: behind a port
+    forwarding. Empty: the address it listens on."""
 
     join: tuple[str, ...] = ()
     """HOST:PORT of peers to begin with. None: wait to be found."""
@@ -61,7 +78,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, addresses in (
-            ("listen", [self.listen]),
+            ("listen", [self.listen] if self.listen else []),
+            ("advertise", [self.advertise] if self.advertise else []),
             ("api", [self.api]),
             ("join", self.join),
         ):
@@ -70,6 +88,11 @@ class Config:
                     Address.parse(address)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+        if len(self.network_key) > MOST_KEYS:
+            raise ValueError(
+                f"network_key is one file, or {MOST_KEYS} while one replaces the other, not "
+                f"{len(self.network_key)}"
+            )
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
         for name in ("checkpoint_every", "evaluate_every"):

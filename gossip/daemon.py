@@ -69,7 +69,13 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         loop.add_signal_handler(number, on_signal, number)
     async with node:
         say(f"{node.me} is up; local API at {node.api_address}")
-        say("traffic is not encrypted yet, so this node listens on loopback only")
+        if node.network is None:
+            say(
+                "no network key, so nothing is encrypted and this node stays on loopback; for more "
+                "than one machine: gossip key new FILE, and --network-key FILE on each"
+            )
+        else:
+            say(f"in network {node.network}")
         telling = asyncio.create_task(_tell(node))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait(

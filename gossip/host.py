@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from math import isfinite, isinf
 from random import SystemRandom
 
@@ -20,13 +19,15 @@ import torch
 from torch import Tensor
 
 from gossip import checkpoint
+from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.config import Config
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
 from gossip.vector import Layout
-from p2p import Address, Packet, Peer, PeerId, Swarm
+from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
+from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
 
@@ -45,14 +46,15 @@ class Host:
         parameters: (n,) the model to start from, unless the state directory holds a later one.
 
     Raises on entering:
-        ConfigError: an address that cannot be used, or not without encryption.
+        ConfigError: an address that cannot be used, or not without a network key.
         CheckpointError: a checkpoint of another model, or none that can be read.
-        P2PError: a port in use, a state directory in use, a broken identity.
+        P2PError: a port in use, a state directory in use, a broken identity or network key.
     """
 
     def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
         self.config = config
         self.metrics: dict[str, float] = {}
+        self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
         self.parameters = parameters  # to start training from; once entered, the restored ones
         self._layout = layout
@@ -68,13 +70,14 @@ class Host:
     async def __aenter__(self) -> Host:
         async with AsyncExitStack() as stack:
             identity = self._identity(stack)
-            listen = await self._loopback(self.config.listen)
-            self.endpoint = Endpoint(self._on_packet)
-            address = await self.endpoint.open(listen)
+            credentials = self._credentials(identity)
+            listen = await self._listen()
+            self.endpoint = Endpoint(self._on_packet, credentials=credentials)
+            listen = await self.endpoint.open(listen)
             stack.push_async_callback(self.endpoint.close)
-            self.me = Peer(identity.id, address)
+            self.me = Peer(identity.id, await self._advertised(listen))
             self.agent = self._agent(identity)
-            local = await self._loopback(self.config.api)
+            local = await own_loopback(self.config.api, "the local API is for this machine only")
             api = Api(local, self.config.state_dir, self.status)
             await stack.enter_async_context(api)
             self.api_address = api.address
@@ -138,7 +141,7 @@ class Host:
             unresolved = []
             for seed in waiting:
                 try:
-                    found = await _resolve(seed)
+                    found = await resolve(seed)
                 except (OSError, UnicodeError) as error:  # the latter: no name at all
                     log.warning("cannot resolve %s: %s; still trying", seed, error)
                     unresolved.append(seed)
@@ -149,20 +152,30 @@ class Host:
             if waiting:
                 await asyncio.sleep(RESOLVE_AGAIN)
 
-    async def _loopback(self, text: str) -> Address:
+    def _credentials(self, identity: Identity) -> Credentials | None:
+        """None without a network key. Raises IdentityError for a key that cannot be used."""
+        keys = [network_key.load(path) for path in self.config.network_key]
+        self.network = keys[0].id.hex() if keys else None
+        return Credentials(identity, keys) if keys else None
+
+    async def _listen(self) -> Address:
+        if self.network is not None:
+            return await own(self.config.listen or "0.0.0.0:0")
+        return await own_loopback(
+            self.config.listen or "127.0.0.1:0",
+            "without a network key nothing is encrypted, so a node stays on loopback; give "
+            "--network-key FILE (gossip key new FILE makes one)",
+        )
+
+    async def _advertised(self, listen: Address) -> Address:
+        if not self.config.advertise:
+            return advertised(listen)
         try:
-            address = await _resolve(Address.parse(text))
+            return await resolve(Address.parse(self.config.advertise))
         except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"cannot listen on {text}: {error}; give an address of this machine, for example "
-                "127.0.0.1:0"
+                f"cannot advertise {self.config.advertise}: {error}; give an IP address"
             ) from None
-        if not ip_address(address.host).is_loopback:
-            raise ConfigError(
-                f"cannot listen on {text}: traffic is not encrypted yet, so a node stays on "
-                f"loopback; use 127.0.0.1:{address.port}"
-            )
-        return address
 
     # the driver -----------------------------------------------------------------------------------
 
@@ -221,6 +234,7 @@ class Host:
         return {
             "id": str(self.me.id),
             "address": str(self.me.address),
+            "network": self.network,
             "age_seconds": round(time.monotonic() - self._started, 3),
             "samples": agent.samples,
             "exchanges": agent.stats.exchanges,
@@ -259,12 +273,6 @@ class Host:
         while True:
             await self.save()
             await asyncio.sleep(self.config.checkpoint_every)
-
-
-async def _resolve(address: Address) -> Address:
-    found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port)
-    host, port = found[0][4][:2]
-    return Address(str(host), int(port))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

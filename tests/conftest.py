@@ -1,9 +1,15 @@
 """Settings for all tests."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
+
+from tests.daemons import Start, starter
 
 torch.set_num_threads(1)
 
@@ -12,3 +18,10 @@ torch.set_num_threads(1)
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts nodes, which all end with the test."""
+    with ExitStack() as stack:
+        yield starter(tmp_path, stack)

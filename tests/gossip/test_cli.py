@@ -114,8 +114,14 @@ def test_a_wrong_usage_is_code_2_and_says_what_is_wrong(arguments: list[str], pa
         (["--listen", "foo"], ["'foo' is not HOST:PORT", "listen"]),
         (["--join", "127.0.0.1:7946", "--join", "foo"], ["'foo' is not HOST:PORT", "join"]),
         (["--api", "127.0.0.1"], ["'127.0.0.1' is not HOST:PORT", "api"]),
-        (["--listen", "10.0.0.1:7946"], ["10.0.0.1:7946", "not encrypted", "127.0.0.1:7946"]),
-        (["--listen", "0.0.0.0:0"], ["0.0.0.0:0", "not encrypted", "127.0.0.1:0"]),
+        (
+            ["--listen", "10.0.0.1:7946"],
+            ["10.0.0.1:7946", "nothing is encrypted", "127.0.0.1:7946"],
+        ),
+        (
+            ["--listen", "0.0.0.0:0"],
+            ["0.0.0.0:0", "nothing is encrypted", "127.0.0.1:0"],
+        ),
         (["--api", "10.0.0.1:0"], ["10.0.0.1:0", "127.0.0.1:0"]),
         (["--listen", "a..b:80"], ["a..b:80", "127.0.0.1:0"]),
         (["--listen", "nobody.invalid:80"], ["nobody.invalid:80", "127.0.0.1:0"]),
