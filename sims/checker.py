@@ -17,6 +17,7 @@ and raises `Broken` at the step after which a law does not hold:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,6 +41,8 @@ from sims.simulation import Checkpoint, SimulatedNode, Simulation
 EXACT = 1e-9  # of vectors around 1 in float64, over thousands of additions
 MOST_PACKETS = 128  # that one step may send: answers, and a probe or a walk for every link
 MOST_TIMERS = 4096  # entries of a heap with lazy deletion
+
+SHOWN = 8  # events before a failure
 
 Epoch = tuple[int, int]
 
@@ -89,6 +92,7 @@ class Checker:
         self.undone = 0
         self.forgotten = 0  # exchanges that a node lost in a crash
         self.fresh: dict[tuple[int, int], Epoch] = {}  # ends that exchanged since it was cleared
+        self.last: deque[tuple[float, int, AgentEvent]] = deque(maxlen=SHOWN)
         self._simulation = simulation
         self._index: dict[PeerId, int] = {}
         self._nodes: dict[int, _Watched] = {}
@@ -101,6 +105,7 @@ class Checker:
     # what happens --------------------------------------------------------------------------------
 
     def _on_event(self, index: int, event: AgentEvent, now: float) -> None:
+        self.last.append((now, index, event))
         self._nodes[index].events.append(event)
 
     def _on_step(self, index: int) -> None:
@@ -182,6 +187,8 @@ class Checker:
     ) -> None:
         x, book = watched.x, watched.book
         travelled = _travelled(node)
+        if travelled is watched.travelled and not events and torch.equal(agent.x, x):
+            return
         if travelled is not watched.travelled:
             step = travelled - watched.travelled
             x, watched.travelled = x + step, travelled
@@ -202,7 +209,8 @@ class Checker:
                     epoch = _epoch(agent.links[peer.id])
                     other = self._index[peer.id]
                     done = book.done[other]
-                    _demand(done[epoch] == n - 1, f"node {node.index}: {event} after {done[epoch]}")
+                    before = done.get(epoch, -1)
+                    _demand(before == n - 1, f"node {node.index}: {event} after {before}")
                     done[epoch] = n
                     self._moves[node.index, epoch, n] = agent.x - x
                     self.fresh[node.index, other] = epoch
@@ -319,28 +327,28 @@ class Checker:
 
 
 def _check_bounds(agent: Agent, watched: _Watched) -> None:
-    """Every queue and table of one node; these look behind the scenes."""
+    """Every queue and table of one node; this looks behind the scenes."""
     swarm, config = agent.swarm, agent.swarm._config
-    links, liveness = swarm._links, swarm._liveness
-    me = agent.me.address
-    _demand(list(agent.links) == list(watched.up), f"{me}: links that are not up, or the reverse")
-    _demand(list(swarm.neighbours) == list(watched.up), f"{me}: neighbours without a PeerUp")
-    kept = len(agent._receipts)
-    depths = {
-        "packets": (len(swarm._outbox), MOST_PACKETS),
-        "payloads": (sum(len(link._outbox) for link in agent.links.values()), 0),
-        "links": (len(links.up), config.links.most),
-        "links in the making": (len(links._all), 2 * config.links.most + config.overlay.passive),
-        "passive peers": (len(swarm.passive), config.overlay.passive),
-        "lost peers": (len(swarm._lost), config.lost),
-        "watched links": (len(liveness._watched), len(links.up)),
-        "checks": (len(liveness._checks), MOST_CHECKS),
-        "receipts": (kept, KEPT_RECEIPTS),
-        "timers": (max(len(t._heap) for t in (swarm._timers, links._timers, liveness._timers)),
-                   MOST_TIMERS),
-    }
-    for name, (depth, most) in depths.items():
-        _demand(depth <= most, f"{me}: {depth} {name}, {most} at most")
+    links, liveness, up = swarm._links, swarm._liveness, watched.up
+    if not (agent.links.keys() == swarm.neighbours.keys() == up.keys()):
+        raise Broken(f"{agent.me}: its neighbours are not those of which it said that they are up")
+    depths = (
+        ("packets", len(swarm._outbox), MOST_PACKETS),
+        ("payloads", sum([len(link._outbox) for link in agent.links.values()]), 0),
+        ("links", len(up), config.links.most),
+        ("half-made links", len(links._all), 2 * config.links.most + config.overlay.passive),
+        ("passive peers", len(swarm.passive), config.overlay.passive),
+        ("lost peers", len(swarm._lost), config.lost),
+        ("watched links", len(liveness._watched), len(up)),
+        ("checks", len(liveness._checks), MOST_CHECKS),
+        ("receipts", len(agent._receipts), KEPT_RECEIPTS),
+        ("timers", len(swarm._timers._heap), MOST_TIMERS),
+        ("timers of links", len(links._timers._heap), MOST_TIMERS),
+        ("timers of probes", len(liveness._timers._heap), MOST_TIMERS),
+    )
+    for name, depth, most in depths:
+        if depth > most:
+            raise Broken(f"{agent.me}: {depth} {name}, {most} at most")
 
 
 def _travelled(node: SimulatedNode) -> Tensor:

@@ -12,12 +12,14 @@ again: connected, every link at both of its ends, and every link exchanging.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from multiprocessing import get_context
 from random import Random
+from traceback import format_exception
 
 import click
 import torch
@@ -166,12 +168,12 @@ class Outcome:
 def draw(seed: int) -> Plan:
     """The plan of a seed. Ranges after VOPR where it has them; the rest are guesses."""
     rng = Random(f"plan {seed}")
-    nodes = rng.randint(3, 10)
-    least = rng.uniform(0, 0.03)
+    nodes = rng.choice((3, 4, 4, 5, 5, 6, 8, 12))
+    least = round(rng.uniform(0, 0.03), 3)
     link = Link(
         latency=(least, least + rng.choice((0.01, 0.1, 0.1, 0.5, 1.5))),
-        loss=rng.uniform(0, 0.3),
-        duplicate=rng.choice((0.0, rng.uniform(0, 0.5))),
+        loss=round(rng.uniform(0, 0.3), 2),
+        duplicate=rng.choice((0.0, round(rng.uniform(0, 0.5), 2))),
     )
     kinds = [_clogs, _partitions, _crashes, _freezes, _blocks, _clocks]
     chosen = rng.sample(kinds, rng.randint(1, len(kinds)))
@@ -186,14 +188,15 @@ def _times(rng: Random, every: float, seconds: float) -> Iterable[tuple[float, f
         lasts = min(rng.expovariate(1 / seconds), 4 * seconds)
         if at + lasts >= HARM:
             return
-        yield at, lasts
+        yield round(at, 3), round(lasts, 3)
         at += lasts + rng.expovariate(1 / every)
 
 
 def _clogs(rng: Random, nodes: int) -> Iterable[Fault]:
     for _ in range(rng.randint(1, 4)):
         for at, seconds in _times(rng, 10, rng.uniform(0.1, 5)):
-            yield Clog(at, *rng.sample(range(nodes), 2), seconds)
+            source, target = rng.sample(range(nodes), 2)
+            yield Clog(at, source, target, seconds)
 
 
 def _partitions(rng: Random, nodes: int) -> Iterable[Fault]:
@@ -225,7 +228,9 @@ def _blocks(rng: Random, nodes: int) -> Iterable[Fault]:
 def _clocks(rng: Random, nodes: int) -> Iterable[Fault]:
     for node in rng.sample(range(nodes), rng.randint(1, nodes)):
         for at, _ in _times(rng, 20, 1):
-            yield Clocks(at, node, rng.choice((0.0, 1.0, 30.0, 3600.0)), rng.uniform(0.95, 1.05))
+            yield Clocks(
+                at, node, rng.choice((0.0, 1.0, 30.0, 3600.0)), round(rng.uniform(0.95, 1.05), 3)
+            )
 
 
 # running ------------------------------------------------------------------------------------------
@@ -259,19 +264,35 @@ class Wanderer:
         return {}
 
 
-CONFIG = ExchangeConfig(codec=CodecConfig(density=0.1), digest_every=4)
+EXCHANGE = ExchangeConfig(codec=CodecConfig(density=0.1), digest_every=4)
+
+
+class Failed(Exception):
+    """A plan after which a law did not hold; says which, when, and how to see it again."""
 
 
 def run(plan: Plan) -> Outcome:
-    """Carry out a plan. Raises Broken, with what happened last, if it breaks a law; whatever else
-    a machine raises is a failure as well."""
+    """Carry out a plan. Raises Failed; whatever a machine raises is a failure too."""
     config = SimulationConfig(
         train_seconds=TRAIN_SECONDS,
         swarm=SwarmConfig(links=LinkConfig(most=plan.most_links)),
-        agent=AgentConfig(exchange=CONFIG),
+        agent=AgentConfig(exchange=EXCHANGE),
     )
     simulation = Simulation(plan.seed, plan.link, config)
     checker = Checker(simulation)
+    try:
+        return _run(plan, simulation, checker)
+    except Exception as error:
+        events = "\n".join(f"  {at:9.4f} node {node}: {event}" for at, node, event in checker.last)
+        raise Failed(
+            f"{plan}\nthe last events:\n{events}\n"
+            f"broke at {simulation.now:.4f} s, step {checker.steps}: "
+            f"{type(error).__name__}: {error}\n"
+            f"again: python -m sims.faults --seed {plan.seed}"
+        ) from error
+
+
+def _run(plan: Plan, simulation: Simulation, checker: Checker) -> Outcome:
     for index in range(plan.nodes):
         simulation.add(partial(Wanderer, index))
     for fault in plan.faults:
@@ -292,3 +313,51 @@ def run(plan: Plan) -> Outcome:
         simulation.now - HARM,
         simulation.network.trace,
     )
+
+
+# the command --------------------------------------------------------------------------------------
+
+
+def _attempt(seed: int) -> Outcome | str:
+    torch.set_num_threads(1)  # vectors this small lose by more
+    try:
+        return run(draw(seed))
+    except Failed as failure:
+        cause = failure.__cause__
+        where = "" if isinstance(cause, Broken) else "".join(format_exception(cause))
+        return f"{where}{failure}"
+
+
+def _range(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
+    if text is None:
+        return None
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdigit() and end.isdigit()):
+        raise click.BadParameter(f"{text!r} is not FIRST:END, as in 0:10000")
+    return range(int(first), int(end))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seed", type=click.IntRange(min=0), help="One, with its plan.")
+@click.option("--seeds", callback=_range, metavar="FIRST:END", help="Many, END not included.")
+@click.option("-j", "processes", type=click.IntRange(min=1), default=1, show_default=True)
+def main(seed: int | None, seeds: range | None, processes: int) -> None:
+    """Put simulated swarms through random faults; exit with 1 if one breaks a law."""
+    if (seed is None) == (seeds is None):
+        raise click.UsageError("give either --seed or --seeds")
+    if seed is not None:
+        seeds = range(seed, seed + 1)
+        click.echo(draw(seed))
+    assert seeds is not None
+    broken = 0
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for outcome in pool.map(_attempt, seeds):
+            broken += isinstance(outcome, str)
+            if isinstance(outcome, str) or seed is not None:
+                click.echo(outcome)
+    click.echo(f"{broken} of {len(seeds)} seeds broke a law", err=True)
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m sims.faults")

@@ -276,10 +276,11 @@ class Network:
         target, side = packet.address, self._side
         if side and (source not in side or side[source] != side.get(target, 0)):
             return False
-        if packet.channel is Channel.STREAM:
-            if self._streamless.get(target, 0.0) > self.now or (target, source) in self._cut:
-                return False
-        return (source, target) not in self._cut
+        if packet.channel is Channel.DATAGRAM:
+            return (source, target) not in self._cut
+        if self._streamless.get(target, 0.0) > self.now:
+            return False
+        return (source, target) not in self._cut and (target, source) not in self._cut
 
     def _clogged_until(self, source: Address, packet: Packet) -> float:
         if not self._clogged:
