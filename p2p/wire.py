@@ -163,7 +163,8 @@ class Table(Generic[Message]):
             field.write(getattr(message, name))
             for field, name in zip(entry.fields, entry.names, strict=True)
         ]
-        header: bytes = msgpack.packb([entry.tag, *values])
+        # msgpack sets aside 256 KiB for every answer otherwise
+        header: bytes = msgpack.packb([entry.tag, *values], buf_size=MAX_HEADER)
         if len(header) > MAX_HEADER:
             raise ValueError(f"a header of {len(header)} bytes is above {MAX_HEADER}: {message!r}")
         return b"".join((header, body)) if body else header

@@ -132,7 +132,9 @@ class Checker:
                     self._check_link(index, self._index[peer.id])
                 case PeerUp(peer):
                     self._check_receipt(index, self._index[peer.id], agent.links[peer.id])
-        _check_bounds(agent, watched)
+        if not (agent.links.keys() == agent.swarm.neighbours.keys() == watched.up.keys()):
+            raise Broken(f"node {index}: its neighbours are not those that it said are up")
+        check_bounds(agent)
 
     def _started(self, node: SimulatedNode, watched: _Watched, agent: Agent) -> None:
         """A node goes on from its checkpoint: it has forgotten what came after that."""
@@ -326,20 +328,19 @@ class Checker:
         return [self._index[peer] for peer in agent.links] if agent else []
 
 
-def _check_bounds(agent: Agent, watched: _Watched) -> None:
-    """Every queue and table of one node; this looks behind the scenes."""
+def check_bounds(agent: Agent) -> None:
+    """Check every queue and table of one agent before its packets leave; this looks behind the
+    scenes. Raises Broken."""
     swarm, config = agent.swarm, agent.swarm._config
-    links, liveness, up = swarm._links, swarm._liveness, watched.up
-    if not (agent.links.keys() == swarm.neighbours.keys() == up.keys()):
-        raise Broken(f"{agent.me}: its neighbours are not those of which it said that they are up")
+    links, liveness = swarm._links, swarm._liveness
     depths = (
         ("packets", len(swarm._outbox), MOST_PACKETS),
         ("payloads", sum([len(link._outbox) for link in agent.links.values()]), 0),
-        ("links", len(up), config.links.most),
+        ("links", len(links.up), config.links.most),
         ("half-made links", len(links._all), 2 * config.links.most + config.overlay.passive),
         ("passive peers", len(swarm.passive), config.overlay.passive),
         ("lost peers", len(swarm._lost), config.lost),
-        ("watched links", len(liveness._watched), len(up)),
+        ("watched links", len(liveness._watched), len(links.up)),
         ("checks", len(liveness._checks), MOST_CHECKS),
         ("receipts", len(agent._receipts), KEPT_RECEIPTS),
         ("timers", len(swarm._timers._heap), MOST_TIMERS),
