@@ -328,6 +328,14 @@ def _attempt(seed: int) -> Outcome | str:
         return f"{where}{failure}"
 
 
+def _outcomes(seeds: range, processes: int) -> Iterable[Outcome | str]:
+    if processes == 1:
+        yield from map(_attempt, seeds)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        yield from pool.map(_attempt, seeds)
+
+
 def _range(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
     if text is None:
         return None
@@ -350,12 +358,12 @@ def main(seed: int | None, seeds: range | None, processes: int) -> None:
         click.echo(draw(seed))
     assert seeds is not None
     broken = 0
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for outcome in pool.map(_attempt, seeds):
-            broken += isinstance(outcome, str)
-            if isinstance(outcome, str) or seed is not None:
-                click.echo(outcome)
-    click.echo(f"{broken} of {len(seeds)} seeds broke a law", err=True)
+    for count, outcome in enumerate(_outcomes(seeds, processes), 1):
+        broken += isinstance(outcome, str)
+        if isinstance(outcome, str) or seed is not None:
+            click.echo(outcome)
+        if count % 100 == 0 or count == len(seeds):
+            click.echo(f"{broken} of {count} seeds broke a law", err=True)
     sys.exit(1 if broken else 0)
 
 
