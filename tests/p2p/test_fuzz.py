@@ -1,9 +1,7 @@
 """Hostile bytes for every machine: honest messages, damaged. See `sims.fuzz`."""
 
 import tracemalloc
-from collections.abc import Callable
 from random import Random
-from time import perf_counter
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -80,22 +78,14 @@ class Dice:
         return self._rng.randbytes(self._rng.randint(0, most))
 
 
-def test_no_packet_takes_more_memory_than_four_times_its_size(
-    record_property: Callable[[str, object], None],
-) -> None:
-    most, slowest = 0, 0.0
+def test_no_packet_takes_more_memory_than_four_times_its_size() -> None:
     for seed in range(60):
         victim, dice = Victim(), Dice(seed)
         for _ in range(PACKETS):
             packet = victim.packet(dice)
-            began = perf_counter()
             tracemalloc.start()
             victim.agent.receive(packet, victim.now)
             _, taken = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            slowest = max(slowest, perf_counter() - began)
             drain(victim.agent)
-            most = max(most, taken - 4 * len(packet.data))
             assert taken <= 4 * len(packet.data) + OVERHEAD, packet
-    record_property("most bytes beside four times the size", most)
-    record_property("slowest packet, in seconds", slowest)
