@@ -237,11 +237,16 @@ def _repeat(source: Source, data: bytes) -> bytes:
     return data[:at] + data[at : at + 32] * (1 + source.number(63)) + data[at:]
 
 
+def _nest(source: Source, data: bytes) -> bytes:
+    at = source.number(min(len(data), 8))
+    return data[:at] + b"\x91" * source.number(1023) + data[at:]  # an array of an array of ...
+
+
 def _replace(source: Source, data: bytes) -> bytes:
     return source.binary(64)
 
 
-DAMAGES = (_field, _field, _field, _shape, _byte, _byte, _insert, _remove, _cut, _repeat, _replace)
+DAMAGES = (_field, _field, _field, _shape, _byte, _byte, _insert, _remove, _cut, _repeat, _nest, _replace)
 
 
 def _one_of(source: Source, options: Any) -> Any:

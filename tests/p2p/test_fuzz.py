@@ -10,7 +10,8 @@ from sims.checker import check_bounds
 from sims.fuzz import Victim, drain
 
 PACKETS = 12  # for one victim
-OVERHEAD = 64 << 10  # bytes beside those that grow with the input: an error, a model of 64 numbers
+OVERHEAD = 128 << 10  # bytes beside those that grow with the input: a header of 1 KiB, which may be
+# a thousand empty lists, an error, a model of 64 numbers
 
 few = settings(
     max_examples=60,
