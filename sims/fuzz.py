@@ -246,7 +246,20 @@ def _replace(source: Source, data: bytes) -> bytes:
     return source.binary(64)
 
 
-DAMAGES = (_field, _field, _field, _shape, _byte, _byte, _insert, _remove, _cut, _repeat, _nest, _replace)
+DAMAGES = (
+    _field,
+    _field,
+    _field,
+    _shape,
+    _byte,
+    _byte,
+    _insert,
+    _remove,
+    _cut,
+    _repeat,
+    _nest,
+    _replace,
+)
 
 
 def _one_of(source: Source, options: Any) -> Any:
