@@ -1,6 +1,6 @@
 # make demo   a swarm of five processes on this machine learns handwritten digits
 # make test   formatting, lint, types, import contracts and tests
-# make soak   the slow tests as well
+# make soak   the slow tests as well, 10,000 swarms under random harm, 10 million hostile packets
 # make bench  the benchmarks, with their gates
 
 PYTHON ?= python3
@@ -23,8 +23,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-soak: $(VENV)/installed-dev
+soak: $(VENV)/installed-fuzz
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+	$(BIN)/python -m sims.faults --seeds 0:10000 -j 2
+	$(BIN)/python benchmarks/fuzz.py --packets 10000000
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/codec.py --check
@@ -40,6 +42,10 @@ $(VENV)/installed-models: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed-models
 	$(PIP) install --constraint constraints.txt --editable '.[models,dev]'
+	touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed-dev
+	$(PIP) install --constraint constraints.txt --editable '.[models,dev,fuzz]'
 	touch $@
 
 clean:

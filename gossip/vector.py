@@ -69,6 +69,9 @@ class Layout:
         """Read it back. Raises only LayoutError, whatever the bytes."""
         if len(data) > MAX_ENCODED:
             raise LayoutError(f"a layout of {len(data)} bytes is above {MAX_ENCODED}")
+        # Empty lists take twenty times their size once they are unpacked.
+        if data.count(b"[") + data.count(b"{") > 1 + MAX_TENSORS * 2:
+            raise LayoutError(f"a layout lists 1 to {MAX_TENSORS} tensors")
         try:
             raw = json.loads(data)
         except (ValueError, RecursionError) as error:

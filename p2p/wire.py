@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from ipaddress import ip_address
+from reprlib import Repr
 from typing import Any, Generic, TypeVar
 
 import msgpack
@@ -28,6 +29,9 @@ from p2p.errors import WireError
 from p2p.peer import ID_SIZE, Address, Peer, PeerId
 
 MAX_HEADER = 1024  # bytes of the array; a shuffle of eight peers takes half of it
+
+_BRIEF = Repr()  # a thousand arrays, one in another, fit a header, and are too many for `repr`
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxother = 3, 16, 60, 60
 
 Value = TypeVar("Value")
 Message = TypeVar("Message")
@@ -163,7 +167,8 @@ class Table(Generic[Message]):
             field.write(getattr(message, name))
             for field, name in zip(entry.fields, entry.names, strict=True)
         ]
-        header: bytes = msgpack.packb([entry.tag, *values])
+        # msgpack sets aside 256 KiB for every answer otherwise
+        header: bytes = msgpack.packb([entry.tag, *values], buf_size=MAX_HEADER)
         if len(header) > MAX_HEADER:
             raise ValueError(f"a header of {len(header)} bytes is above {MAX_HEADER}: {message!r}")
         return b"".join((header, body)) if body else header
@@ -196,5 +201,5 @@ def _unpack_array(data: bytes | memoryview) -> tuple[list[Any], int]:
 
 
 def _show(raw: Any) -> str:
-    text = repr(raw)
+    text = _BRIEF.repr(raw)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,7 +8,8 @@ hash over all that happened.
 What is modelled: a sender's packets queue for its uplink; a datagram takes the link's latency,
 anew for each, so datagrams overtake one another, and may be lost or arrive twice; a stream takes a
 round trip more, never loses anything, arrives in order, and lost segments cost it time instead.
-Across a partition nothing arrives.
+Across a partition nothing arrives; a stream, whose acknowledgements travel the other way, needs
+both directions. Every host has a clock of its own, which its machine sees as `now`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from struct import pack
 from typing import Any
 
 from p2p import Address, Channel, Machine, Packet
+from sims.clock import Clock
 
 RETRANSMISSION = 0.2  # seconds that a lost segment costs a stream; Linux's least timeout
 SEGMENT = 1460  # bytes of a stream that are lost together
+
+Route = tuple[Address, Address]  # from, to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ class Host:
 
     machine: Machine[Any]
     address: Address
+    clock: Clock
     wake: float = inf  # when handle_timeout is due; one heap entry a host
     uplink_free: float = 0.0
     stalled: float = 0.0  # until when nothing goes in or out
@@ -76,6 +81,8 @@ class Network:
 
     Args:
         on_event: told every event of every machine, with the address and the time.
+        on_step: told the address after everything that a machine was made to do, when its events
+            are told and its packets have not left yet.
     """
 
     def __init__(
@@ -83,16 +90,22 @@ class Network:
         seed: int,
         link: Link | None = None,
         on_event: Callable[[Address, Any, float], None] = lambda address, event, now: None,
+        on_step: Callable[[Address], None] = lambda address: None,
     ) -> None:
         self.now = 0.0
         self.link = link or Link()
         self.hosts: dict[Address, Host] = {}
         self._rng = Random(f"network {seed}")
         self._on_event = on_event
+        self._on_step = on_step
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._side: dict[Address, int] = {}  # of the partition; empty while there is none
-        self._streams: dict[tuple[Address, Address], float] = {}  # when the last one arrives
+        self._cut: dict[Route, None] = {}  # where nothing passes
+        self._clogged: dict[Route, float] = {}  # until when nothing passes
+        self._streamless: dict[Address, float] = {}  # until when no stream gets there
+        self._clocks: dict[Address, Clock] = {}  # of those that are gone as well
+        self._streams: dict[Route, float] = {}  # when the last one arrives
         self._trace = sha256()
         self.sent = 0  # bytes, of all hosts, those that are gone included
         self.received = 0
@@ -108,7 +121,7 @@ class Network:
         """Put a machine on the network."""
         if address in self.hosts:
             raise ValueError(f"there is a machine at {address} already; detach it first")
-        self.hosts[address] = Host(machine, address)
+        self.hosts[address] = Host(machine, address, self.clock(address))
         self.pump(address)
 
     def detach(self, address: Address) -> Host:
@@ -118,6 +131,28 @@ class Network:
     def partition(self, *sides: Iterable[Address]) -> None:
         """Let nothing pass between the sides; who is on none of them is on a side of its own."""
         self._side = {address: number for number, side in enumerate(sides, 1) for address in side}
+
+    def cut(self, sources: Iterable[Address], targets: Iterable[Address]) -> None:
+        """Let nothing pass from these to those: half a partition."""
+        there = list(targets)
+        self._cut |= {(source, target): None for source in sources for target in there}
+
+    def clog(self, source: Address, target: Address, seconds: float) -> None:
+        """Hold back what one machine sends another; then all of it arrives at once."""
+        self._clogged[source, target] = self.now + seconds
+
+    def block_streams(self, address: Address, seconds: float) -> None:
+        """Let no stream reach a machine: a firewall that only datagrams pass."""
+        self._streamless[address] = self.now + seconds
+
+    def clock(self, address: Address) -> Clock:
+        """The clock at an address; it goes on whatever happens to the machine."""
+        return self._clocks.setdefault(address, Clock())
+
+    def change_clock(self, address: Address, *, jump: float = 0.0, rate: float = 1.0) -> None:
+        """Put a clock forward, and let it run at `rate` from now on."""
+        self.clock(address).change(self.now, jump, rate)
+        self.pump(address)  # its alarm was set by the clock as it was
 
     def stall(self, address: Address, seconds: float) -> None:
         """Hold back what a machine sends and receives; its timers run. A clogged network card."""
@@ -129,8 +164,9 @@ class Network:
         host.stalled = host.frozen = self.now + seconds
 
     def heal(self) -> None:
-        """End the partition."""
+        """End the partition and all cuts."""
         self._side = {}
+        self._cut = {}
 
     def call_at(self, at: float, action: Callable[..., None], *arguments: Any) -> None:
         """Have something done at a virtual time."""
@@ -144,13 +180,15 @@ class Network:
         host = self.hosts.get(address)
         if host is None:
             return
+        self._on_step(address)
         while (packet := host.machine.poll_transmit()) is not None:
             self._send(host, packet)
         due = host.machine.next_timeout()
-        if due != host.wake:
-            host.wake = due
-            if due < inf:
-                self.call_at(max(due, self.now), self._wake, host, due)
+        at = host.clock.when(due)
+        if at != host.wake:
+            host.wake = at
+            if at < inf:
+                self.call_at(max(at, self.now), self._wake, host, at, due)
 
     def note(self, *facts: object) -> None:
         """Make something part of the trace."""
@@ -186,15 +224,16 @@ class Network:
 
     # what happens ---------------------------------------------------------------------------------
 
-    def _wake(self, host: Host, due: float) -> None:
-        if self.hosts.get(host.address) is not host or host.wake != due:
+    def _wake(self, host: Host, at: float, due: float) -> None:
+        if self.hosts.get(host.address) is not host or host.wake != at:
             return  # gone, or the alarm was moved
         if host.frozen > self.now:
-            self.call_at(host.frozen, self._wake, host, due)
+            self.call_at(host.frozen, self._wake, host, at, due)
             return
         host.wake = inf
         self._trace.update(pack(">d", self.now) + str(host.address).encode())
-        self.pump(host.address, host.machine.handle_timeout(self.now))
+        now = host.clock.read(self.now, at_least=due)
+        self.pump(host.address, host.machine.handle_timeout(now))
 
     def _send(self, host: Host, packet: Packet) -> None:
         link, size = self.link, len(packet.data)
@@ -220,16 +259,33 @@ class Network:
 
     def _deliver(self, source: Address, packet: Packet) -> None:
         host = self.hosts.get(packet.address)
-        if host is None or self._side.get(source, 0) != self._side.get(packet.address, 0):
+        if host is None or not self._passes(source, packet):
             return
-        if self._side and source not in self._side:
-            return
-        if host.stalled > self.now:
-            self.call_at(host.stalled, self._deliver, source, packet)
+        held = max(host.stalled, self._clogged_until(source, packet))
+        if held > self.now:
+            self.call_at(held, self._deliver, source, packet)
             return
         host.received += len(packet.data)
         self.received += len(packet.data)
         self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())
         self._trace.update(packet.data)
         arrived = Packet(source, packet.data, packet.channel)
-        self.pump(packet.address, host.machine.receive(arrived, self.now))
+        self.pump(packet.address, host.machine.receive(arrived, host.clock.read(self.now)))
+
+    def _passes(self, source: Address, packet: Packet) -> bool:
+        target, side = packet.address, self._side
+        if side and (source not in side or side[source] != side.get(target, 0)):
+            return False
+        if packet.channel is Channel.DATAGRAM:
+            return (source, target) not in self._cut
+        if self._streamless.get(target, 0.0) > self.now:
+            return False
+        return (source, target) not in self._cut and (target, source) not in self._cut
+
+    def _clogged_until(self, source: Address, packet: Packet) -> float:
+        if not self._clogged:
+            return 0.0
+        until = self._clogged.get((source, packet.address), 0.0)
+        if packet.channel is Channel.STREAM:
+            until = max(until, self._clogged.get((packet.address, source), 0.0))
+        return until

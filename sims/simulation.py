@@ -46,7 +46,9 @@ class SimulationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checkpoint:
+class Checkpoint:
+    """What survives a crash."""
+
     x: Tensor
     samples: int
     receipts: Mapping[PeerId, Receipt]
@@ -64,7 +66,7 @@ class SimulatedNode:
     learner: Learner
     agent: Agent | None = None
     incarnation: int = 0
-    checkpoint: _Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
     exchanges: int = 0  # of earlier incarnations
     failures: int = 0  # rounds in a row that ended in NaN
     handed_out: Tensor = field(default_factory=lambda: torch.empty(0))  # by the last sync
@@ -83,9 +85,10 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.nodes: list[SimulatedNode] = []
-        self.network = Network(seed, link, self._on_event)
+        self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
         self._listeners: list[Callable[[int, AgentEvent, float], None]] = []
+        self._watchers: list[Callable[[int], None]] = []
 
     @property
     def now(self) -> float:
@@ -122,11 +125,13 @@ class Simulation:
         node.exchanges += node.agent.stats.exchanges
         node.agent = None
 
-    def restart(self, index: int) -> None:
-        """Start a crashed node again from its last checkpoint."""
+    def restart(self, index: int, *, forget: bool = False) -> None:
+        """Start a crashed node again from its last checkpoint, or with nothing."""
         node = self.nodes[index]
         if node.agent is not None:
             raise ValueError(f"node {index} is up; crash it first")
+        if forget:
+            node.checkpoint = None
         self.network.note("restart", index)
         node.learner = node.make()
         self._start(node)
@@ -135,13 +140,23 @@ class Simulation:
         """Cut the network between groups of nodes."""
         self.network.partition(*([self.nodes[i].peer.address for i in side] for side in sides))
 
+    def cut(self, sources: Iterable[int], targets: Iterable[int]) -> None:
+        """Let nothing pass from these nodes to those: half a partition."""
+        here, there = ([self.nodes[i].peer.address for i in side] for side in (sources, targets))
+        self.network.cut(here, there)
+
     def heal(self) -> None:
-        """End the partition."""
+        """End partitions and cuts."""
         self.network.heal()
 
     def listen(self, listener: Callable[[int, AgentEvent, float], None]) -> None:
         """Have `listener(node, event, now)` called for every event of every agent."""
         self._listeners.append(listener)
+
+    def watch(self, watcher: Callable[[int], None]) -> None:
+        """Have `watcher(node)` called after everything that a node was made to do, when its events
+        are told and its packets have not left yet."""
+        self._watchers.append(watcher)
 
     def call_at(self, at: float, action: Callable[..., None], *arguments: object) -> None:
         """Have something done at a virtual time."""
@@ -192,7 +207,8 @@ class Simulation:
         )
         node.handed_out, node.failures = node.agent.x.clone(), 0
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
-        node.agent.swarm.join(contacts, self.now)
+        clock = self.network.clock(node.peer.address)
+        node.agent.swarm.join(contacts, clock.read(self.now))
         self.network.attach(node.agent, node.peer.address)
         self._train_later(node)
         self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, node.agent)
@@ -206,18 +222,23 @@ class Simulation:
         """A round ends: compute it, sync it, and begin the next one with what was merged."""
         if node.agent is not agent:
             return  # the node has crashed meanwhile
+        host = self.network.hosts[node.peer.address]
+        if host.frozen > self.now:
+            self.call_at(host.frozen, self._trained, node, agent)
+            return
+        clock = host.clock
         samples = node.learner.train()
         parameters = node.learner.parameters()
         self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
         try:
-            merged = agent.sync(parameters, samples, self.now)
+            merged = agent.sync(parameters, samples, clock.read(self.now))
             node.failures = 0
         except NotFinite:
             node.failures += 1
             if node.failures == HOPELESS:
                 self.crash(node.index)
                 return
-            merged = agent.sync(node.handed_out, 0, self.now)
+            merged = agent.sync(node.handed_out, 0, clock.read(self.now))
         if merged is not parameters:
             node.learner.load(merged)
         node.handed_out = merged
@@ -227,7 +248,7 @@ class Simulation:
     def _save(self, node: SimulatedNode, agent: Agent) -> None:
         if node.agent is not agent:
             return
-        node.checkpoint = _Checkpoint(agent.x.clone(), agent.samples, agent.receipts())
+        node.checkpoint = Checkpoint(agent.x.clone(), agent.samples, agent.receipts())
         self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, agent)
 
     def _on_event(self, address: Address, event: AgentEvent, now: float) -> None:
@@ -235,6 +256,12 @@ class Simulation:
         self.network.note(index, event)
         for listener in self._listeners:
             listener(index, event, now)
+
+    def _on_step(self, address: Address) -> None:
+        if self._watchers:
+            index = self._index(address)
+            for watcher in self._watchers:
+                watcher(index)
 
     def _index(self, address: Address) -> int:
         _, _, high, low = address.host.split(".")

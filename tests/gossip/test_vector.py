@@ -1,3 +1,4 @@
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -129,6 +130,17 @@ def test_a_layout_reads_back_as_it_was(found: Layout) -> None:
 def test_no_bytes_raise_anything_but_a_layout_error(data: bytes) -> None:
     with suppress(LayoutError):
         Layout.decode(data)
+
+
+@pytest.mark.parametrize("empty", [b"[],", b"{},", b"[[],[]],"])
+def test_a_layout_of_nothing_but_brackets_is_refused_before_it_is_unpacked(empty: bytes) -> None:
+    data = b"[" + empty * (2**20 // len(empty) - 2) + b"[]]"
+    tracemalloc.start()
+    with pytest.raises(LayoutError, match="16384 tensors"):
+        Layout.decode(data)
+    _, taken = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < len(data)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,13 @@ def test_a_length_that_lies_allocates_nothing(data: bytes) -> None:
         TABLE.decode(data)
 
 
+@pytest.mark.parametrize("depth", [10, 500, 1000, 5000])
+@pytest.mark.parametrize("head", [b"", b"\x92\x06", b"\x92"])
+def test_arrays_of_arrays_are_refused_however_deep(depth: int, head: bytes) -> None:
+    with pytest.raises(WireError):
+        TABLE.decode(head + b"\x91" * depth + b"\x90")
+
+
 def test_a_boolean_is_not_an_integer() -> None:
     with pytest.raises(WireError, match="not an integer"):
         TABLE.decode(msgpack.packb([4, True, 1]))

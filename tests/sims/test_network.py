@@ -1,11 +1,13 @@
 from collections import deque
 from math import inf
+from random import Random
 
 import pytest
 
 from p2p import Address, Channel, Packet
 from sims.network import Link, Network
 
+KINDS = (b"DATAGRAM", b"STREAM")
 A, B = Address("10.0.0.1", 1), Address("10.0.0.2", 1)
 
 
@@ -98,6 +100,93 @@ def test_who_is_on_no_side_is_alone() -> None:
     send(network, a, 1, 100, Channel.DATAGRAM)
     network.run(1)
     assert not b.got
+
+
+def test_a_cut_lets_datagrams_pass_one_way_and_streams_neither_way() -> None:
+    network, a, b = pair(Link())
+    network.cut([A], [B])
+    for source, target in ((a, B), (b, A)):
+        source.outbox += [Packet(target, name, Channel[name.decode()]) for name in KINDS]
+    network.pump(A)
+    network.pump(B)
+    network.run(1)
+    assert not b.got
+    assert [data for _, data in a.got] == [b"DATAGRAM"]
+    network.heal()
+    send(network, a, 1, 100, Channel.STREAM)
+    network.run(1)
+    assert len(b.got) == 1
+
+
+def test_a_clogged_link_delivers_everything_when_it_opens_and_the_way_back_stays_open() -> None:
+    network, a, b = pair(Link())
+    network.clog(A, B, 5.0)
+    send(network, a, 3, 100, Channel.DATAGRAM)
+    b.outbox.append(Packet(A, b"back", Channel.DATAGRAM))
+    network.pump(B)
+    network.run(1)
+    assert not b.got
+    assert [data for _, data in a.got] == [b"back"]
+    network.run(9)
+    assert [at for at, _ in b.got] == [5.0] * 3
+
+
+def test_where_streams_are_blocked_datagrams_pass_and_streams_go_out() -> None:
+    network, a, b = pair(Link())
+    network.block_streams(B, 5.0)
+    a.outbox += [Packet(B, name, Channel[name.decode()]) for name in KINDS]
+    b.outbox.append(Packet(A, b"out", Channel.STREAM))
+    network.pump(A)
+    network.pump(B)
+    network.run(1)
+    assert [data for _, data in b.got] == [b"DATAGRAM"]
+    assert [data for _, data in a.got] == [b"out"]
+    network.run(5)
+    send(network, a, 1, 100, Channel.STREAM)
+    network.run(1)
+    assert len(b.got) == 2
+
+
+def test_a_clock_that_leaps_makes_an_alarm_ring_early_and_one_that_runs_slow_late() -> None:
+    network, a, b = pair(Link())
+    a.alarm, b.alarm = 10.0, 10.0
+    network.change_clock(A, jump=6.0)
+    network.change_clock(B, rate=0.5)
+    network.run(3.9)
+    assert not a.woken
+    network.run(0.2)
+    assert a.woken == [10.0]
+    assert network.clock(A).read(network.now) == pytest.approx(10.1)
+    network.run(15.8)
+    assert not b.woken
+    network.run(0.2)
+    assert b.woken == [10.0]
+
+
+def test_a_clock_never_shows_less_than_it_has_shown() -> None:
+    network, a, _ = pair(Link())
+    rng = Random(0)
+    shown = [0.0]
+    for _ in range(1000):
+        a.alarm = shown[-1] + rng.random()
+        network.change_clock(A, jump=rng.choice((0.0, 0.1)), rate=rng.uniform(0.3, 3))
+        network.run(rng.random())
+        shown += [*a.woken, network.clock(A).read(network.now)]
+        a.woken.clear()
+    assert shown == sorted(shown)
+    with pytest.raises(ValueError, match="forward only"):
+        network.change_clock(A, jump=-1.0)
+
+
+def test_a_machine_that_comes_back_finds_its_clock_as_it_was() -> None:
+    network, a, _ = pair(Link())
+    network.change_clock(A, jump=100.0)
+    network.detach(A)
+    network.run(1)
+    a.alarm = 102.0
+    network.attach(a, A)
+    network.run(2)
+    assert a.woken == [102.0]
 
 
 def test_a_machine_is_woken_once_at_its_latest_alarm() -> None:
