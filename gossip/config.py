@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
 from p2p import Address, SwarmConfig
+from p2p.record import NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,10 @@ class Config:
 
     join: tuple[str, ...] = ()
     """HOST:PORT of peers to begin with. None: wait to be found."""
+
+    name: str = ""
+    """What other peers see in their `gossip peers`; at most 32 bytes. Empty: the name of this
+    host."""
 
     state_dir: Path | None = None
     """Where identity, checkpoints and api.json live. None: nothing is kept."""
@@ -70,6 +75,8 @@ class Config:
                     Address.parse(address)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+        if not self.name.isprintable() or len(self.name.encode()) > NAME:
+            raise ValueError(f"name is a printable text of at most {NAME} bytes, not {self.name!r}")
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
         for name in ("checkpoint_every", "evaluate_every"):
