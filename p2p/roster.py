@@ -355,9 +355,9 @@ class Roster:
         return oldest
 
     def _forget_expired(self, now: float) -> None:
-        expired = now - self._config.expiry
         for whose, entry in list(self._entries.items()):
-            if entry.published <= expired:
+            # the very sum for which the timer was set: a difference may round another way
+            if entry.published + self._config.expiry <= now:
                 del self._entries[whose]
         self._oldest = min((entry.published for entry in self._entries.values()), default=inf)
         if self._oldest < inf:
