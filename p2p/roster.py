@@ -21,7 +21,7 @@ withhold it; it cannot change it.
 *Traffic.* The more peers there are, the less often each one publishes, so that all together publish
 about `rate` records a second (as RTCP's reports, RFC 3550, section 6.2). Measured in the simulator,
 with five links, records of 211 bytes, and everybody always having something new to say: a node
-sends 1.2 kB/s among 20 peers and 3.0 kB/s among 100.
+sends 1.2 kB/s among 20 peers and 2.9 kB/s among 100.
 
 *Room.* A full roster forgets whose record is the oldest, but never a neighbour's; and takes in no
 record that is older than all of those. In a network of more peers than there is room for,
