@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import http, web
@@ -34,20 +34,28 @@ log.addFilter(_is_ours)
 
 
 class Api:
-    """The listener; use as `async with`. Raises ConfigError if the address is taken."""
+    """The listener; use as `async with`. Raises ConfigError if the address is taken.
+
+    Args:
+        answers: by the last part of their path; `status` is asked for at /api/v1/status.
+    """
 
     def __init__(
-        self, listen: Address, state_dir: Path | None, status: Callable[[], dict[str, object]]
+        self,
+        listen: Address,
+        state_dir: Path | None,
+        answers: Mapping[str, Callable[[], dict[str, object]]],
     ) -> None:
         self._listen = listen
         self._file = None if state_dir is None else state_dir / FILE
-        self._read_status = status
+        self._answers = answers
         self._token = secrets.token_urlsafe(24)
         self.address = listen
 
     async def __aenter__(self) -> Api:
         app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/api/v1/status", self._status)
+        for name in self._answers:
+            app.router.add_get(f"/api/v1/{name}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, logger=log)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._listen.host, self._listen.port)
@@ -95,5 +103,5 @@ class Api:
             return web.json_response({"error": "the token in api.json is needed"}, status=401)
         return await handler(request)
 
-    async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(self._read_status())
+    async def _answer(self, request: web.Request) -> web.Response:
+        return web.json_response(self._answers[request.path.rpartition("/")[2]]())

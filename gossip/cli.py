@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -88,6 +89,7 @@ def main() -> None:
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the model."
 )
+@click.option("--name", metavar="TEXT", help="What others see in `gossip peers`.  [the host's]")
 @click.option("--api", metavar="H:P", help="The local API, loopback only.  [a free port]")
 @click.option("--seed", type=int, help="Of the learner.")
 @click.option("--seconds", type=Seconds(min=0), help="Stop after this long.")
@@ -138,10 +140,21 @@ def _run(target: str, *arguments: Any) -> daemon.Outcome:
         fail(error, CONFIGURATION)
 
 
+def of_node(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks a running node."""
+    for option in (
+        as_json,
+        click.option("--api", metavar="H:P", help="Its local API.  Token: $GOSSIP_API_TOKEN"),
+        click.option(
+            "--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's.")
-@click.option("--api", metavar="H:P", help="The node's local API.  Token: $GOSSIP_API_TOKEN")
-@as_json
+@of_node
 def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
     """Ask a running node how it is.
 
@@ -150,16 +163,41 @@ def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
     """
     from gossip import client
 
+    _tell(client.status, client.show, state_dir, api, json_)
+
+
+@main.command()
+@of_node
+def peers(state_dir: Path | None, api: str | None, json_: bool) -> None:
+    """Ask a running node whom it knows: its neighbours, and all peers on the network.
+
+    \b
+    gossip peers --state-dir node0
+    """
+    from gossip import client
+
+    _tell(client.peers, client.show_peers, state_dir, api, json_)
+
+
+def _tell(
+    ask: Callable[[Path | None, str | None], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+    state_dir: Path | None,
+    api: str | None,
+    json_: bool,
+) -> None:
+    from gossip.client import Unreachable
+
     if state_dir is None and api is None:
         raise click.UsageError("say which node: --state-dir DIR or --api H:P")
     try:
-        found = client.status(state_dir, api)
-    except client.Unreachable as error:
+        found = ask(state_dir, api)
+    except Unreachable as error:
         fail(error, UNREACHABLE)
     if json_:
         click.echo(json.dumps(found))
     else:
-        client.show(found)
+        show(found)
 
 
 @main.group()

@@ -26,6 +26,7 @@ from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
 from p2p import Address, SwarmConfig
 from p2p.certificates import MOST_KEYS
+from p2p.record import NAME
 
 
 def _several(value: object) -> object:
@@ -53,6 +54,10 @@ class Config:
 
     join: tuple[str, ...] = ()
     """HOST:PORT of peers to begin with. None: wait to be found."""
+
+    name: str = ""
+    """What other peers see in their `gossip peers`; at most 32 bytes. Empty: the name of this
+    host."""
 
     state_dir: Path | None = None
     """Where identity, checkpoints and api.json live. None: nothing is kept."""
@@ -93,6 +98,8 @@ class Config:
                 f"network_key is one file, or {MOST_KEYS} while one replaces the other, not "
                 f"{len(self.network_key)}"
             )
+        if not self.name.isprintable() or len(self.name.encode()) > NAME:
+            raise ValueError(f"name is a printable text of at most {NAME} bytes, not {self.name!r}")
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
         for name in ("checkpoint_every", "evaluate_every"):

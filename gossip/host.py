@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
@@ -25,6 +26,7 @@ from gossip.api import Api
 from gossip.config import Config
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
+from gossip.peers import peers
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
 from p2p.certificates import Credentials
@@ -78,9 +80,12 @@ class Host:
             self.me = Peer(identity.id, await self._advertised(listen))
             self.agent = self._agent(identity)
             local = await own_loopback(self.config.api, "the local API is for this machine only")
-            api = Api(local, self.config.state_dir, self.status)
+            answers = {"status": self.status, "peers": self.peers}
+            api = Api(local, self.config.state_dir, answers)
             await stack.enter_async_context(api)
             self.api_address = api.address
+            self._publish()
+            self._after([])
             # Undone in this order, backwards: seeds that resolve late must not be asked after we
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
@@ -115,7 +120,9 @@ class Host:
                 if saved.warning:
                     log.warning("%s", saved.warning)
         rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
-        swarm = Swarm(self.me, self.config.swarm, rng, incarnation=time.time_ns())
+        swarm = Swarm(
+            self.me, self.config.swarm, rng, incarnation=time.time_ns(), sign=identity.sign
+        )
         return Agent(
             swarm,
             self._layout,
@@ -184,7 +191,13 @@ class Host:
         try:
             return self.agent.sync(parameters, samples, self._now())
         finally:
+            self._publish()
             self._after([])
+
+    def _publish(self) -> None:
+        """Tell the network how far we are; the swarm sees to it that this is not too often."""
+        name = self.config.name or socket.gethostname()
+        self.agent.swarm.publish(name, self.agent.samples, self.metrics, self._now())
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -255,6 +268,10 @@ class Host:
                 name: value if isfinite(value) else None for name, value in self.metrics.items()
             },
         }
+
+    def peers(self) -> dict[str, object]:
+        """What `gossip peers --json` prints."""
+        return peers(self.agent.swarm, self._now())
 
     async def save(self) -> None:
         """Write a checkpoint, if there is a state directory."""

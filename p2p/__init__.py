@@ -6,6 +6,7 @@ from p2p.events import (
     PayloadReceived,
     PeerDown,
     PeerUp,
+    RecordRejected,
     SeedUnreachable,
     SwarmEvent,
 )
@@ -15,6 +16,8 @@ from p2p.machine import Machine
 from p2p.overlay import OverlayConfig
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
 from p2p.peer import Address, Peer, PeerId
+from p2p.record import Record
+from p2p.roster import RosterConfig
 from p2p.rtt import RoundTrip
 from p2p.swarm import Swarm, SwarmConfig
 from p2p.timers import Timers
@@ -38,6 +41,9 @@ __all__ = [
     "PeerId",
     "PeerUp",
     "PortInUse",
+    "Record",
+    "RecordRejected",
+    "RosterConfig",
     "RoundTrip",
     "SeedUnreachable",
     "Swarm",

@@ -39,6 +39,15 @@ class PacketRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordRejected:
+    """A neighbour sent a roster record that nobody has signed, or that makes no sense. Whoever is
+    honest passes on only what it has checked."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SeedUnreachable:
     """A seed does not answer; the swarm keeps trying."""
 
@@ -46,4 +55,4 @@ class SeedUnreachable:
     attempts: int
 
 
-SwarmEvent = PeerUp | PeerDown | PayloadReceived | PacketRejected | SeedUnreachable
+SwarmEvent = PeerUp | PeerDown | PayloadReceived | PacketRejected | RecordRejected | SeedUnreachable

@@ -46,6 +46,11 @@ class Identity:
         """A new one, from the system's randomness."""
         return cls(Ed25519PrivateKey.generate())
 
+    @classmethod
+    def of(cls, secret: bytes) -> Identity:
+        """The one that these 32 bytes stand for; for simulations, which must not draw anew."""
+        return cls(Ed25519PrivateKey.from_private_bytes(secret))
+
     def sign(self, data: bytes) -> bytes:
         """A signature of 64 bytes; `verify` checks it."""
         return self._key.sign(data)

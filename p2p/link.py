@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from p2p.packet import Channel
 from p2p.peer import Address, Peer, PeerId
 from p2p.rtt import RoundTrip
 
@@ -25,11 +26,19 @@ class Watch:
     probe: int = 0  # number of the one under way; 0: none
     started: float = 0.0  # when it was
     ping: tuple[int, float] = (0, 0.0)  # number and time of the last one that was not over TCP
+    pings: int = 0  # so far, those over TCP left out
+    pongs: int = 0  # that came in time
     due: float = 0.0  # when it goes on
     asked: bool = False  # whether others help with it
     silent_helpers: int = 0  # of those, who have not answered
     suspected: float | None = None  # since when; None: not at all
     witnesses: dict[PeerId, None] = field(default_factory=dict)  # could not reach it either
+
+    @property
+    def loss(self) -> float:
+        """The share of pings that were not answered in time; one under way does not count."""
+        over = self.pings - (self.ping[0] != 0)
+        return 1 - self.pongs / over if over else 0.0
 
 
 @dataclass(slots=True)
@@ -48,6 +57,9 @@ class Link:
     asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     watch: Watch = field(default_factory=Watch)
+    channel: Channel = Channel.DATAGRAM  # on which the last ping was answered
+    sent: int = 0  # bytes of packets on this link
+    received: int = 0
 
     @property
     def to(self) -> Peer | Address:

@@ -183,6 +183,7 @@ class Liveness:
     def _ping(self, link: Link, now: float) -> None:
         watch = link.watch
         watch.ping = self._rng.randrange(1, 2**32), now
+        watch.pings += 1
         self._say(link.to, Ping(link.theirs, watch.ping[0], watch.suspected is not None))
 
     def _ask_others(self, link: Link, now: float) -> None:
@@ -259,6 +260,7 @@ class Liveness:
         if number and pong.number == number:
             link.round_trip.measure(now - sent)
             watch.ping = (0, sent)
+            watch.pongs += 1
             self._improve()
         elif watch.probe and pong.number == watch.probe:
             self._improve()

@@ -10,9 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2p.peer import Peer, PeerId
-from p2p.wire import Table, boolean, integer, optional, peer, peer_id, row, sequence
+from p2p.record import PREFIX
+from p2p.wire import (
+    MAX_HEADER,
+    Table,
+    binary,
+    boolean,
+    integer,
+    optional,
+    pair,
+    peer,
+    peer_id,
+    row,
+    sequence,
+)
 
 SHARED_PEERS = 8  # in one message; HyParView's shuffle sends 1 + 3 + 4
+DIGESTED = 48  # records named in one message; as many as a header holds
+SENT = 8  # records in one message; the size of a header allows three or four
 MOST = 15  # links that a peer may lack, steps of a walk
 
 VERSION = 1
@@ -21,6 +36,7 @@ TOKEN = integer(0, 2**32 - 1)
 COUNT = integer(0, 2**63 - 1)
 SMALL = integer(0, MOST)
 PEERS = sequence(peer, SHARED_PEERS)
+RECORD = binary(PREFIX, exact=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,32 @@ class Checked:
     number: int  # of the check
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """These are the records that are new here; which of them do you lack?"""
+
+    token: int
+    place: int  # of the last of them, among all that the sender has learned
+    records: tuple[tuple[bytes, int], ...]  # whose, and which sequence number
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """I lack these. If none: I have all records up to that place."""
+
+    token: int
+    place: int  # in the digest
+    records: tuple[bytes, ...]  # whose
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What peers say about themselves; see `p2p.record`."""
+
+    token: int
+    records: tuple[tuple[int, bytes], ...]  # tenths of a second since it was published, and it
+
+
 Message = (
     Request
     | Accept
@@ -173,6 +215,9 @@ Message = (
     | Vouch
     | Check
     | Checked
+    | Digest
+    | Wanted
+    | Records
 )
 
 TABLE: Table[Message] = Table(
@@ -191,4 +236,7 @@ TABLE: Table[Message] = Table(
     row(13, Vouch, TOKEN, TOKEN, boolean),
     row(14, Check, TOKEN, peer_id),
     row(15, Checked, TOKEN),
+    row(16, Digest, TOKEN, COUNT, sequence(pair(RECORD, COUNT), DIGESTED)),
+    row(17, Wanted, TOKEN, COUNT, sequence(RECORD, DIGESTED)),
+    row(18, Records, TOKEN, sequence(pair(WORD, binary(MAX_HEADER)), SENT)),
 )

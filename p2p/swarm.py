@@ -22,6 +22,7 @@ from p2p.events import (
     SeedUnreachable,
     SwarmEvent,
 )
+from p2p.identity import verify
 from p2p.link import Link
 from p2p.links import (
     LinkConfig,
@@ -39,12 +40,14 @@ from p2p.messages import (
     Accept,
     Check,
     Checked,
+    Digest,
     Disconnect,
     Message,
     Payload,
     Ping,
     PingRequest,
     Pong,
+    Records,
     Refuse,
     Request,
     Shuffle,
@@ -52,10 +55,13 @@ from p2p.messages import (
     Unknown,
     Vouch,
     Walk,
+    Wanted,
 )
 from p2p.overlay import Overlay, OverlayConfig
 from p2p.packet import MAX_DATAGRAM, Channel, Packet
 from p2p.peer import Address, Peer, PeerId
+from p2p.record import Sign, Verify
+from p2p.roster import Roster, RosterConfig
 from p2p.timers import Timers
 
 
@@ -66,6 +72,7 @@ class SwarmConfig:
     links: LinkConfig = field(default_factory=LinkConfig)
     liveness: LivenessConfig = field(default_factory=LivenessConfig)
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
+    roster: RosterConfig = field(default_factory=RosterConfig)
 
     repair_every: float = 1.0
     """Seconds between attempts to fill the active view; doubles while others have no room. A
@@ -104,9 +111,20 @@ class Swarm:
         me: who we are and where others reach us.
         rng: draws tokens and steps of walks; strangers must not be able to foresee it.
         incarnation: rises with every start of this peer (nanoseconds since 1970 do).
+        sign: with the key that is our id; None: we publish no record in the roster.
+        verify: checks what others have signed.
     """
 
-    def __init__(self, me: Peer, config: SwarmConfig, rng: Random, incarnation: int) -> None:
+    def __init__(
+        self,
+        me: Peer,
+        config: SwarmConfig,
+        rng: Random,
+        incarnation: int,
+        *,
+        sign: Sign | None = None,
+        verify: Verify = verify,
+    ) -> None:
         self.me = me
         self._config = config
         self._rng = rng
@@ -116,6 +134,7 @@ class Swarm:
             me, config.links, rng, incarnation, self._say, self._liveness, self._known
         )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
+        self.roster = Roster(me, config.roster, rng, incarnation, self._say, sign, verify)
         self._seeds: dict[Address, _Seed] = {}
         self._lost: dict[PeerId, Peer] = {}
         self._timers: Timers[Timer] = Timers()
@@ -152,9 +171,14 @@ class Swarm:
         link = self._link_to(peer)
         self._put(link.to, TABLE.encode(Payload(link.theirs), payload))
 
+    def publish(self, name: str, samples: int, metrics: Mapping[str, float], now: float) -> None:
+        """Tell the network how we are; see `Roster.publish`."""
+        self.roster.publish(name, samples, metrics, now)
+
     def leave(self, now: float) -> list[SwarmEvent]:
         """Say goodbye to all neighbours; transmit what is left, then let go of this object."""
         events: list[SwarmEvent] = []
+        self.roster.leave(now)
         for link in list(self._links.up.values()):
             assert link.peer is not None
             self._links.drop(link, leaving=True)
@@ -208,7 +232,9 @@ class Swarm:
             if packet.channel is Channel.DATAGRAM and not isinstance(message, Pong):
                 self._say(packet.address, Unknown(message.token))
         else:
+            link.received += len(packet.data)
             if isinstance(message, Pong):
+                link.channel = packet.channel
                 self._liveness.on_pong(link, message, now)
             self._liveness.hear(link, now)
             events += self._on_link(link, message, body, packet.channel, now)
@@ -219,6 +245,7 @@ class Swarm:
         events = self._follow(self._links.handle_timeout(now), now)
         for link in self._liveness.handle_timeout(now):
             events += self._follow(self._links.bury(link, now), now)
+        self.roster.handle_timeout(now)
         for timer in self._timers.pop_expired(now):
             match timer:
                 case "repair":
@@ -239,7 +266,12 @@ class Swarm:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called."""
-        return min(self._links.next_timeout(), self._liveness.next_timeout(), self._timers.next())
+        return min(
+            self._links.next_timeout(),
+            self._liveness.next_timeout(),
+            self.roster.next_timeout(),
+            self._timers.next(),
+        )
 
     # what happens --------------------------------------------------------------------------------
 
@@ -257,6 +289,12 @@ class Swarm:
                 self._overlay.on_walk(link, message, now)
             case Shuffle():
                 self._overlay.on_shuffle(link, message)
+            case Digest():
+                self.roster.on_digest(link, message)
+            case Wanted():
+                self.roster.on_wanted(link, message, now)
+            case Records():
+                return [*self.roster.on_records(link, message, now)]
             case Payload():
                 assert link.peer is not None
                 return [PayloadReceived(link.peer, body)]
@@ -271,6 +309,7 @@ class Swarm:
                     self._on_up(link, link.peer, joined, now)
                     events.append(PeerUp(link.peer))
                 case LinkDown(peer, reason, reachable, instead):
+                    self.roster.on_down(peer.id, now)
                     if reachable:
                         self._overlay.remember(peer)
                     if instead is not None and instead.id != self.me.id:
@@ -291,6 +330,7 @@ class Swarm:
 
     def _on_up(self, link: Link, peer: Peer, joined: bool, now: float) -> None:
         self._overlay.forget(peer.id)
+        self.roster.on_up(link, now)
         self._lost.pop(peer.id, None)
         self._seed_answered(link.address)
         if joined:
@@ -392,6 +432,8 @@ class Swarm:
     def _put(self, to: Peer | Address, data: bytes, *, stream: bool = False) -> None:
         fits = len(data) <= MAX_DATAGRAM and not stream
         peer = to.id if isinstance(to, Peer) else None
+        if peer in self._links.up:
+            self._links.up[peer].sent += len(data)
         channel = Channel.DATAGRAM if fits else Channel.STREAM
         self._outbox.append(Packet(_address(to), data, channel, peer))
 

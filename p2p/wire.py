@@ -34,6 +34,7 @@ _BRIEF = Repr()  # a thousand arrays, one in another, fit a header, and are too 
 _BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxother = 3, 16, 60, 60
 
 Value = TypeVar("Value")
+Other = TypeVar("Other")
 Message = TypeVar("Message")
 
 
@@ -70,6 +71,17 @@ def binary(size: int, *, exact: bool = False) -> Field[bytes]:
     return Field(read)
 
 
+def text(size: int) -> Field[str]:
+    """At most `size` bytes of UTF-8, all printable: it may end up on a terminal."""
+
+    def read(raw: Any) -> str:
+        if type(raw) is not str or not raw.isprintable() or len(raw.encode()) > size:
+            raise WireError(f"{_show(raw)} is not a printable text of at most {size} bytes")
+        return raw
+
+    return Field(read, read)
+
+
 def sequence(item: Field[Value], most: int) -> Field[tuple[Value, ...]]:
     """At most `most` items."""
 
@@ -79,6 +91,17 @@ def sequence(item: Field[Value], most: int) -> Field[tuple[Value, ...]]:
         return tuple(item.read(entry) for entry in raw)
 
     return Field(read, lambda values: [item.write(value) for value in values])
+
+
+def pair(first: Field[Value], second: Field[Other]) -> Field[tuple[Value, Other]]:
+    """Two values."""
+
+    def read(raw: Any) -> tuple[Value, Other]:
+        if type(raw) is not list or len(raw) != 2:
+            raise WireError(f"{_show(raw)} is not a pair")
+        return first.read(raw[0]), second.read(raw[1])
+
+    return Field(read, lambda values: [first.write(values[0]), second.write(values[1])])
 
 
 def optional(item: Field[Value]) -> Field[Value | None]:
@@ -92,6 +115,12 @@ def optional(item: Field[Value]) -> Field[Value | None]:
 def _read_boolean(raw: Any) -> bool:
     if type(raw) is not bool:
         raise WireError(f"{_show(raw)} is not true or false")
+    return raw
+
+
+def _read_number(raw: Any) -> float:
+    if type(raw) is not float:
+        raise WireError(f"{_show(raw)} is not a float")
     return raw
 
 
@@ -123,6 +152,7 @@ _HOST = binary(16)
 _PORT = integer(1, 65535)
 
 boolean = Field(_read_boolean)
+number = Field(_read_number)  # NaN and infinity too
 peer_id: Field[PeerId] = Field(lambda raw: PeerId(_ID.read(raw)), bytes)
 peer: Field[Peer] = Field(_read_peer, _write_peer)
 

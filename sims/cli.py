@@ -6,10 +6,12 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gossip import client
 from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ SCENARIOS = ("steady", "churn", "partition")
 TARGET = "models.digits:learner"
 JOIN_OVER = 2.0  # virtual seconds in which the nodes start
 STEPS = 20  # of the progress bar
+EVALUATE_EVERY = 5.0  # virtual seconds, where somebody wants to see it; as often as real nodes do
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,8 +38,9 @@ def main() -> None:
 @click.option("--target", default=TARGET, show_default=True, metavar="T", help="The learner.")
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
 @click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
 @as_json
-def run(json_: bool, **settings: Any) -> None:
+def run(json_: bool, peers: bool, **settings: Any) -> None:
     """Run SCENARIO: steady, churn (nodes crash and come back) or partition.
 
     \b
@@ -46,16 +50,20 @@ def run(json_: bool, **settings: Any) -> None:
     from gossip.errors import GossipError
 
     try:
-        report = _run(**settings)
+        report, known = _run(peers=peers, **settings)
     except GossipError as error:
         fail(error, CONFIGURATION)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
     if json_:
         values = asdict(report).items()  # a learner may have no accuracy, and JSON has no NaN
-        click.echo(json.dumps({name: None if value != value else value for name, value in values}))
+        found = {name: None if value != value else value for name, value in values}
+        click.echo(json.dumps(found | ({"peers": known} if known else {})))
     else:
         show(report)
+        if known:
+            click.echo()
+            client.show_peers(known)
 
 
 def _run(
@@ -66,21 +74,24 @@ def _run(
     target: str,
     option: dict[str, str],
     loss: float,
-) -> Report:
+    peers: bool,
+) -> tuple[Report, dict[str, object] | None]:
     import torch
     from rich.console import Console
     from rich.progress import track
 
+    from gossip import peers as whom
     from gossip.target import build, load
     from sims.network import Link
     from sims.scenarios import SCENARIOS as plans
-    from sims.simulation import Simulation
+    from sims.simulation import Simulation, SimulationConfig
 
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
     if target == TARGET:
         option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
     function = load(target)
-    simulation = Simulation(seed, Link(loss=loss))
+    config = SimulationConfig(evaluate_every=EVALUATE_EVERY if peers else inf)
+    simulation = Simulation(seed, Link(loss=loss), config)
     for index in range(nodes):
         simulation.add(partial(build, function, index, nodes, seed, option))
         simulation.run(min(JOIN_OVER, seconds / 2) / nodes)
@@ -91,7 +102,9 @@ def _run(
         simulation.run(step)
     if not simulation.live:
         fail("training ended in NaN on every node; lower the learning rate", UNEXPECTED)
-    return simulation.report()
+    first = simulation.live[0].agent
+    assert first is not None
+    return simulation.report(), whom.peers(first.swarm, simulation.now) if peers else None
 
 
 def show(report: Report) -> None:

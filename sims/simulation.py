@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
+from math import inf
 from random import Random
 
 import torch
@@ -21,6 +23,7 @@ from gossip.errors import NotFinite
 from gossip.exchange import Receipt
 from gossip.learner import Learner
 from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
+from p2p.identity import Identity, verify
 from sims.network import Link, Network
 from sims.report import Report
 
@@ -29,6 +32,9 @@ JITTER = 0.1  # of a round's duration, so that nodes do not march in step
 SEEDS = 2  # the first nodes are the contacts of all others
 HOPELESS = 5  # rounds in a row that end in NaN before a node ends, as in `gossip.node`
 CHECKPOINT_EVERY = 10.0  # virtual seconds; what a crash can cost
+
+# Every node checks the same signatures; here the first one does it for all.
+verify_once = lru_cache(2**15)(verify)
 
 MakeLearner = Callable[[], Learner]
 
@@ -40,6 +46,10 @@ class SimulationConfig:
     train_seconds: float = 0.1
     """Virtual seconds that a round takes on a node of usual speed. A guess: ten steps of
     a small model on a small device."""
+
+    evaluate_every: float = inf
+    """Virtual seconds between evaluations of a node's model, for its record in the roster; they
+    take no virtual time. inf: never, and records hold no metrics."""
 
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
@@ -60,6 +70,7 @@ class SimulatedNode:
 
     index: int
     peer: Peer
+    identity: Identity
     make: MakeLearner
     slowdown: float
     rng: Random
@@ -69,6 +80,8 @@ class SimulatedNode:
     checkpoint: Checkpoint | None = None
     exchanges: int = 0  # of earlier incarnations
     failures: int = 0  # rounds in a row that ended in NaN
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated: float = -inf  # when
     handed_out: Tensor = field(default_factory=lambda: torch.empty(0))  # by the last sync
 
 
@@ -107,10 +120,11 @@ class Simulation:
         index = len(self.nodes)
         if index >= 2**16:
             raise ValueError("a simulation has at most 65,536 nodes")
-        key = sha256(f"{self.seed}/{index}".encode()).digest()
+        identity = Identity.of(sha256(f"{self.seed}/{index}".encode()).digest())
         address = Address(f"10.0.{index // 256}.{index % 256}", PORT)
         rng = Random(f"node {self.seed}/{index}")
-        node = SimulatedNode(index, Peer(PeerId(key), address), make, slowdown, rng, make())
+        peer = Peer(identity.id, address)
+        node = SimulatedNode(index, peer, identity, make, slowdown, rng, make())
         self.nodes.append(node)
         self._start(node)
         return index
@@ -197,7 +211,14 @@ class Simulation:
         node.incarnation += 1
         rng = Random(f"agent {self.seed}/{node.index}/{node.incarnation}")
         node.agent = Agent(
-            Swarm(node.peer, self._config.swarm, rng, node.incarnation),
+            Swarm(
+                node.peer,
+                self._config.swarm,
+                rng,
+                node.incarnation + round(1e9 * self.now),
+                sign=node.identity.sign,
+                verify=verify_once,
+            ),
             node.learner.layout,
             node.learner.parameters() if saved is None else saved.x,
             self._config.agent,
@@ -206,6 +227,7 @@ class Simulation:
             receipts=saved.receipts if saved else None,
         )
         node.handed_out, node.failures = node.agent.x.clone(), 0
+        self._publish(node, node.agent)
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         clock = self.network.clock(node.peer.address)
         node.agent.swarm.join(contacts, clock.read(self.now))
@@ -242,8 +264,14 @@ class Simulation:
         if merged is not parameters:
             node.learner.load(merged)
         node.handed_out = merged
+        if self.now >= node.evaluated + self._config.evaluate_every:
+            node.metrics, node.evaluated = node.learner.evaluate(), self.now
+        self._publish(node, agent)
         self.network.pump(node.peer.address)
         self._train_later(node)
+
+    def _publish(self, node: SimulatedNode, agent: Agent) -> None:
+        agent.swarm.publish(f"node-{node.index}", agent.samples, node.metrics, self.now)
 
     def _save(self, node: SimulatedNode, agent: Agent) -> None:
         if node.agent is not agent:

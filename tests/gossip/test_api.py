@@ -21,6 +21,13 @@ def status() -> dict[str, object]:
     return {"exchanges": 7}
 
 
+def peers() -> dict[str, object]:
+    return {"roster": []}
+
+
+ANSWERS = {"status": status, "peers": peers}
+
+
 async def ask(address: Address, path: str, token: str | None) -> tuple[int, str]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with (
@@ -32,21 +39,23 @@ async def ask(address: Address, path: str, token: str | None) -> tuple[int, str]
 
 def test_the_token_in_the_file_opens_it(tmp_path: Path) -> None:
     async def check() -> None:
-        async with Api(ANY, tmp_path, status) as api:
+        async with Api(ANY, tmp_path, ANSWERS) as api:
             known = json.loads((tmp_path / FILE).read_text())
             assert known["address"] == str(api.address)
             assert api.address.port > 0
             code, text = await ask(api.address, "/api/v1/status", known["token"])
             assert (code, json.loads(text)) == (200, status())
+            code, text = await ask(api.address, "/api/v1/peers", known["token"])
+            assert (code, json.loads(text)) == (200, peers())
 
     asyncio.run(check())
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "wr\udcffong"])
-@pytest.mark.parametrize("path", ["/api/v1/status", "/", "/api/v1/nothing"])
+@pytest.mark.parametrize("path", ["/api/v1/status", "/api/v1/peers", "/", "/api/v1/nothing"])
 def test_without_the_token_nothing_is_told(tmp_path: Path, token: str | None, path: str) -> None:
     async def check() -> None:
-        async with Api(ANY, tmp_path, status) as api:
+        async with Api(ANY, tmp_path, ANSWERS) as api:
             code, text = await raw(api.address, path, token)
             assert code == 401
             assert "exchanges" not in text
@@ -67,7 +76,7 @@ async def raw(address: Address, path: str, token: str | None) -> tuple[int, str]
 
 def test_other_paths_do_not_exist(tmp_path: Path) -> None:
     async def check() -> None:
-        async with Api(ANY, tmp_path, status) as api:
+        async with Api(ANY, tmp_path, ANSWERS) as api:
             token = json.loads((tmp_path / FILE).read_text())["token"]
             for path in ("/", "/api/v1/status/", "/api/v2/status", "/api/v1/../../etc/passwd"):
                 assert (await ask(api.address, path, token))[0] == 404
@@ -80,7 +89,7 @@ def test_the_file_is_its_owners_and_goes_with_the_node(tmp_path: Path) -> None:
         (tmp_path / FILE).write_text("of a node that was killed")
         (tmp_path / FILE).chmod(0o644)
         (tmp_path / "api.new").write_text("half written")
-        async with Api(ANY, tmp_path, status):
+        async with Api(ANY, tmp_path, ANSWERS):
             assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
             assert json.loads((tmp_path / FILE).read_text())["token"]
 
@@ -92,7 +101,7 @@ def test_every_start_has_a_token_of_its_own(tmp_path: Path) -> None:
     async def check() -> set[str]:
         tokens = set()
         for _ in range(2):
-            async with Api(ANY, tmp_path, status):
+            async with Api(ANY, tmp_path, ANSWERS):
                 tokens.add(json.loads((tmp_path / FILE).read_text())["token"])
         return tokens
 
@@ -101,11 +110,11 @@ def test_every_start_has_a_token_of_its_own(tmp_path: Path) -> None:
 
 def test_a_port_in_use_and_a_directory_that_is_none_are_refused(tmp_path: Path) -> None:
     async def check() -> None:
-        async with Api(ANY, None, status) as api:
+        async with Api(ANY, None, ANSWERS) as api:
             with pytest.raises(ConfigError, match=f"{api.address}.*in use.*another --api"):
-                await Api(api.address, tmp_path, status).__aenter__()
+                await Api(api.address, tmp_path, ANSWERS).__aenter__()
             assert not (tmp_path / FILE).exists()
         with pytest.raises(ConfigError, match=r"nowhere.*No such file.*another --state-dir"):
-            await Api(ANY, tmp_path / "nowhere", status).__aenter__()
+            await Api(ANY, tmp_path / "nowhere", ANSWERS).__aenter__()
 
     asyncio.run(check())

@@ -40,7 +40,12 @@ def refused(code: int, *arguments: object) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["--help"], 0), (["run", "--help"], 0), (["status", "--state-dir", "/nowhere"], 4)],
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["status", "--state-dir", "/nowhere"], 4),
+        (["peers", "--state-dir", "/nowhere"], 4),
+    ],
 )
 def test_what_does_not_train_does_not_load_pytorch(arguments: list[str], code: int) -> None:
     program = (
@@ -72,7 +77,7 @@ def test_the_module_is_the_command() -> None:
     )
     assert result.returncode == 0
     assert result.stdout.startswith("Usage: gossip ")
-    for command in ("run", "status", "demo"):
+    for command in ("run", "status", "peers", "demo"):
         assert f"  {command} " in result.stdout
 
 

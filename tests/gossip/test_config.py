@@ -116,3 +116,9 @@ def test_values_from_python_are_converted_and_checked() -> None:
 def test_a_config_made_by_hand_is_checked_too() -> None:
     with pytest.raises(ValueError, match="api: 'x' is not HOST:PORT"):
         Config(api="x")
+
+
+@pytest.mark.parametrize("name", ["x" * 33, "\x1b[2J"])
+def test_a_name_that_no_record_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name is a printable text of at most 32 bytes"):
+        check({"name": name}, "here")

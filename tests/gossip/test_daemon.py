@@ -85,6 +85,33 @@ def test_status_tells_by_state_dir_and_by_address_how_a_node_is(pair: tuple[Node
     assert found["id"] in for_people.stdout
 
 
+def test_peers_tells_whom_a_node_knows_and_how_it_reaches_them(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    other = b.status()
+
+    def found() -> dict[str, Any]:
+        asked = gossip("peers", "--state-dir", a.state_dir, "--json")
+        assert asked.returncode == 0, asked.stderr
+        answer: dict[str, Any] = json.loads(asked.stdout)
+        return answer
+
+    deadline = time.monotonic() + PATIENCE
+    while {other["id"], a.status()["id"]} != {entry["id"] for entry in found()["roster"]}:
+        assert time.monotonic() < deadline, "the record of the other one has not come"
+    (link,) = found()["neighbours"]
+    assert (link["id"], link["address"]) == (other["id"], b.address)
+    assert link["bytes_sent"] > 0
+    assert link["bytes_received"] > 0
+    assert 0 <= link["loss"] <= 1
+    (entry,) = (entry for entry in found()["roster"] if entry["id"] == other["id"])
+    assert entry["name"] == socket.gethostname()[:32]
+    assert entry["age_seconds"] >= 0
+    for_people = gossip("peers", "--state-dir", a.state_dir)
+    assert for_people.returncode == 0
+    assert f"udp {b.address}" in for_people.stdout
+    assert "this node" in for_people.stdout
+
+
 def test_the_api_is_for_its_owner_only(pair: tuple[Node, Node]) -> None:
     a, _ = pair
     path = a.state_dir / "api.json"

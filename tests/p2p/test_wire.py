@@ -12,12 +12,14 @@ from p2p.messages import (
     Accept,
     Check,
     Checked,
+    Digest,
     Disconnect,
     Message,
     Payload,
     Ping,
     PingRequest,
     Pong,
+    Records,
     Refuse,
     Request,
     Shuffle,
@@ -25,12 +27,14 @@ from p2p.messages import (
     Unknown,
     Vouch,
     Walk,
+    Wanted,
 )
 from p2p.wire import MAX_HEADER, Table, binary, integer, row, sequence
 
 tokens = st.integers(0, 2**32 - 1)
 counts = st.integers(0, 2**63 - 1)
 small = st.integers(0, 15)
+prefixes = st.binary(min_size=8, max_size=8)
 peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
 hosts = st.ip_addresses().map(str)
 peers = st.builds(Peer, peer_ids, st.builds(Address, hosts, st.integers(1, 65535)))
@@ -54,6 +58,15 @@ messages = st.one_of(
     st.builds(Vouch, tokens, tokens, st.booleans()),
     st.builds(Check, tokens, peer_ids),
     st.builds(Checked, tokens),
+    st.builds(
+        Digest, tokens, counts, st.lists(st.tuples(prefixes, counts), max_size=48).map(tuple)
+    ),
+    st.builds(Wanted, tokens, counts, st.lists(prefixes, max_size=48).map(tuple)),
+    st.builds(
+        Records,
+        tokens,
+        st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=100)), max_size=8).map(tuple),
+    ),
     st.builds(Pong, tokens, tokens),
     st.builds(Payload, tokens),
     st.builds(Disconnect, tokens, st.booleans(), st.none() | peers),
