@@ -1,4 +1,4 @@
-"""One end of a link."""
+"""One end of a link, and what may happen to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class Link:
     theirs: int = 0  # what we must say; unknown while REQUESTED
     joining: bool = False
     extra: bool = False  # made without room: if it comes up, another one makes way
-    wanting: bool = False  # for that other one as well
+    gives_way: PeerId | None = None  # that other one, if we asked
+    instead: Peer | None = None  # whom that other one shall ask for a link, if we were asked
+    ours: bool = False  # we chose the peer, nobody sent us there
+    wanted: bool = False  # the peer chose us
     attempts: int = 0
     asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request
     round_trip: RoundTrip = field(default_factory=RoundTrip)
@@ -53,3 +56,41 @@ class Link:
     def to(self) -> Peer | Address:
         """Whom to send to: nobody else may get it, once we know who it is."""
         return self.peer or self.address
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Both ends have confirmed."""
+
+    link: Link
+    joined: bool  # the peer is new to the network
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A link that was up is no more."""
+
+    peer: Peer
+    reason: str
+    reachable: bool  # worth asking again some day
+    instead: Peer | None = None  # who wants us as a neighbour in its place
+    ours: bool = False  # it was our choice
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """Somebody answers there, but has no room, or is ourselves."""
+
+    address: Address
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """Nobody answers there, or somebody else."""
+
+    address: Address
+    peer: Peer | None
+
+
+LinkEvent = LinkUp | LinkDown | RequestRefused | RequestFailed

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from p2p.buckets import Buckets
 from p2p.errors import UnknownPeer, WireError
 from p2p.events import (
     PacketRejected,
@@ -22,16 +23,8 @@ from p2p.events import (
     SeedUnreachable,
     SwarmEvent,
 )
-from p2p.link import Link
-from p2p.links import (
-    LinkConfig,
-    LinkDown,
-    LinkEvent,
-    Links,
-    LinkUp,
-    RequestFailed,
-    RequestRefused,
-)
+from p2p.link import Link, LinkDown, LinkEvent, LinkUp, RequestFailed, RequestRefused
+from p2p.links import LinkConfig, Links
 from p2p.liveness import Liveness, LivenessConfig
 from p2p.messages import (
     TABLE,
@@ -57,6 +50,8 @@ from p2p.overlay import Overlay, OverlayConfig
 from p2p.packet import MAX_DATAGRAM, Channel, Packet
 from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
+
+REQUESTS = 20.0  # at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +79,10 @@ class SwarmConfig:
     """Seconds between two attempts to reach a seed or a lost peer that is no neighbour. Without
     them, halves of a network that was split for longer than links live never meet again
     (iroh-gossip #152). serf tries every 30 s."""
+
+    requests: float = 1.0
+    """Requests for a link that one peer may send a second; 20 at once. A guess: it repeats one
+    three times in 4 s, and has no more than a few under way."""
 
     lost: int = 30
     """Lost peers that are remembered for that; as many as the passive view holds."""
@@ -120,6 +119,7 @@ class Swarm:
         self._lost: dict[PeerId, Peer] = {}
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
+        self._asking: Buckets[PeerId | Address] = Buckets(config.requests, REQUESTS)
 
     @property
     def neighbours(self) -> Mapping[PeerId, Link]:
@@ -180,6 +180,8 @@ class Swarm:
             case Request() if message.version != VERSION:
                 reason = f"speaks version {message.version} of the protocol, not {VERSION}"
                 return [PacketRejected(message.sender.address, reason)]
+            case Request() if not self._asking.take(packet.peer or packet.address, now):
+                return [PacketRejected(packet.address, "asks for links too often")]
             case Request():
                 return self._follow(self._links.on_request(message, now), now)
             case Accept():
@@ -191,7 +193,7 @@ class Swarm:
             case Unknown():
                 return self._follow(self._links.on_unknown(message, packet.address), now)
             case Shuffled():
-                self._overlay.on_shuffled(message)
+                self._overlay.on_shuffled(message, packet.address, now)
                 return []
             case Check():
                 if message.target == self.me.id:
@@ -225,6 +227,7 @@ class Swarm:
                     self._repair(now)
                 case "shuffle":
                     self._overlay.shuffle()
+                    self._overlay.swap(now)
                     self._later("shuffle", self._config.overlay.shuffle_every, now)
                 case "reunite":
                     self._reunite(now)
@@ -256,7 +259,7 @@ class Swarm:
             case Walk():
                 self._overlay.on_walk(link, message, now)
             case Shuffle():
-                self._overlay.on_shuffle(link, message)
+                self._overlay.on_shuffle(link, message, now)
             case Payload():
                 assert link.peer is not None
                 return [PayloadReceived(link.peer, body)]
@@ -270,17 +273,18 @@ class Swarm:
                     assert link.peer is not None
                     self._on_up(link, link.peer, joined, now)
                     events.append(PeerUp(link.peer))
-                case LinkDown(peer, reason, reachable, instead):
+                case LinkDown(peer, reason, reachable, instead, ours):
                     if reachable:
                         self._overlay.remember(peer)
                     if instead is not None and instead.id != self.me.id:
-                        self._links.request(instead, now)
+                        self._links.request(instead, now, ours=ours)
                     self._repair_soon(now)
                     events.append(PeerDown(peer, reason))
                 case RequestRefused(address, peers):
                     self._seed_answered(address)
-                    for other in peers:
-                        self._overlay.remember(other)
+                    self._overlay.learn(peers, address, now)
+                    if self._links.room > 0:
+                        self._overlay.seek()
                     self._later("repair", self._repair_delay, now)
                     self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
                 case RequestFailed(_, peer):
