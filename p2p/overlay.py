@@ -56,7 +56,7 @@ class OverlayConfig:
     it cliques that have closed stay closed, and what lies between islands stays narrow."""
 
     seek_walk: int = 15
-    """Steps at most of the name of a peer that lacks a link; as many as a walk may have. A guess."""
+    """Steps at most that the name of a peer that lacks a link travels; as many as a walk may."""
 
     one_source: float = 0.3
     """Share of the passive view that one peer may have told us of."""
@@ -163,11 +163,10 @@ class Overlay:
             self._say(link.to, Walk(link.theirs, joined, self._config.join_walk))
 
     def seek(self) -> None:
-        """Pass our own name on, to whoever lacks a link as we do."""
-        links = list(self._links.up.values())
-        if links:
-            step = self._rng.choice(links)
-            self._say(step.to, Walk(step.theirs, self._me, self._config.seek_walk))
+        """Pass our own name on, to whoever lacks a link as we do. When few do, random candidates
+        have no room, and a walk by every neighbour sees ten times as many peers."""
+        for link in self._links.up.values():
+            self._say(link.to, Walk(link.theirs, self._me, self._config.seek_walk))
 
     def on_walk(self, link: Link, walk: Walk, now: float) -> None:
         """Take somebody who lacks links as a neighbour, or pass the name on."""
