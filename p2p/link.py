@@ -1,4 +1,4 @@
-"""One end of a link, and what may happen to it."""
+"""One end of a link, how it is made, and what may happen to it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,38 @@ class State(Enum):
     REQUESTED = "requested"
     ACCEPTED = "accepted"
     UP = "up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConfig:
+    """How links are made and watched."""
+
+    most: int = 5
+    """Links at a time; HyParView's active view for 10,000 peers (section 5)."""
+
+    request_timeout: float = 0.5
+    """Seconds until a request is repeated, twice as long each time. As in iroh-gossip, there a
+    "wild guess"."""
+
+    request_attempts: int = 4
+    """Requests until a peer counts as gone: 7.5 s in all. A guess: who is farther away than that is
+    no neighbour."""
+
+    split_every: float = 60.0
+    """Seconds in which one peer can make us split a link once. A guess."""
+
+    ours: int = 2
+    """Links with peers that we chose which nobody can push out (`p2p.diversity`)."""
+
+    most_in_network: int = 2
+    """Links with peers of one public IPv4 /24 or IPv6 /48."""
+
+    lan: bool = False
+    """Whether everybody lives on one network anyway, so that this limit makes no sense."""
+
+    splits: float = 1.0
+    """Links a second that all peers together can make us split; five at once. So nobody can take
+    us over by asking under ever new names. A guess."""
 
 
 @dataclass(slots=True)

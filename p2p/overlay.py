@@ -149,7 +149,7 @@ class Overlay:
         ]
         return self._rng.sample(known, max(0, min(most, len(known))))
 
-    def known(self, most: int) -> tuple[Peer, ...]:
+    def some(self, most: int) -> tuple[Peer, ...]:
         """Some peers, to tell others about."""
         peers = [link.peer for link in self._links.up.values() if link.peer]
         peers += self.passive.values()

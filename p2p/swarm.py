@@ -23,8 +23,8 @@ from p2p.events import (
     SeedUnreachable,
     SwarmEvent,
 )
-from p2p.link import Link, LinkDown, LinkEvent, LinkUp, RequestFailed, RequestRefused
-from p2p.links import LinkConfig, Links
+from p2p.link import Link, LinkConfig, LinkDown, LinkEvent, LinkUp, RequestFailed, RequestRefused
+from p2p.links import Links
 from p2p.liveness import Liveness, LivenessConfig
 from p2p.messages import (
     TABLE,
@@ -52,6 +52,8 @@ from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
 
 REQUESTS = 20.0  # at once
+MOST_KNOWN = 200  # peers worth saving
+ALONE = 5  # lost peers that are asked at a time by who has no neighbour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class Swarm:
         self._outbox: deque[Packet] = deque()
         self._liveness = Liveness(config.liveness, rng, self._say, lambda: self._links.up.values())
         self._links = Links(
-            me, config.links, rng, incarnation, self._say, self._liveness, self._known
+            me, config.links, rng, incarnation, self._say, self._liveness, self._suggest
         )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self._seeds: dict[Address, _Seed] = {}
@@ -132,14 +134,33 @@ class Swarm:
         """Peers known besides the neighbours."""
         return self._overlay.passive
 
+    def known(self) -> tuple[Peer, ...]:
+        """Whom to save and hand to `join` after a restart, the best first: the neighbour of longest
+        standing, which is the *anchor*, the other neighbours, the passive view."""
+        neighbours = [link.peer for link in self._links.up.values() if link.peer]
+        return (*neighbours, *self._overlay.passive.values())[:MOST_KNOWN]
+
     def rtt(self, peer: PeerId) -> float:
         """Seconds to a neighbour and back, smoothed; 0 before the first measurement."""
         return self._link_to(peer).round_trip.smoothed
 
     # commands ------------------------------------------------------------------------------------
 
-    def join(self, seeds: Iterable[Address], now: float) -> None:
-        """Get in touch with the network through these; keeps trying until each has answered."""
+    def join(self, seeds: Iterable[Address], now: float, *, cached: Sequence[Peer] = ()) -> None:
+        """Get in touch with the network through these; keeps trying until each has answered.
+
+        Args:
+            cached: what `known` gave before a restart. The first is asked for a link at once, the
+                others when that was not enough; who does not answer counts as lost, and is tried
+                now and then.
+        """
+        met = [peer for peer in cached if peer.id != self.me.id][: self._config.overlay.passive]
+        for peer in met:
+            self._overlay.remember(peer)
+        if met:
+            self._links.request(met[0], now, joining=True)
+            self._repair_soon(now)
+            self._later("reunite", self._config.reunite_every, now)
         for seed in seeds:
             if seed != self.me.address and seed not in self._seeds:
                 self._seeds[seed] = _Seed()
@@ -350,8 +371,8 @@ class Swarm:
             *(seed for seed in self._seeds if seed not in self._timers),
         ]
         targets = [target for target in targets if not self._links.knows(_address(target))]
-        if targets:
-            target = self._rng.choice(targets)
+        most = 1 if self._links.up else ALONE
+        for target in self._rng.sample(targets, min(most, len(targets))):
             self._links.request(target, now, extra=isinstance(target, Peer))
 
     # seeds ---------------------------------------------------------------------------------------
@@ -388,8 +409,8 @@ class Swarm:
             raise UnknownPeer(f"{peer.short} is not a neighbour")
         return link
 
-    def _known(self, most: int) -> tuple[Peer, ...]:
-        return self._overlay.known(most)
+    def _suggest(self, most: int) -> tuple[Peer, ...]:
+        return self._overlay.some(most)
 
     def _say(self, to: Peer | Address, message: Message, *, stream: bool = False) -> None:
         self._put(to, TABLE.encode(message), stream=stream)
