@@ -19,7 +19,7 @@ from random import SystemRandom
 import torch
 from torch import Tensor
 
-from gossip import checkpoint
+from gossip import checkpoint, peers
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.config import Config
@@ -35,6 +35,7 @@ log = logging.getLogger("gossip")
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
 RESOLVE_AGAIN = 10.0  # seconds; a name that does not resolve now may do so later. A guess.
 CHECKPOINT = "checkpoint.safetensors"
+PEERS = "peers.json"
 
 
 class Host:
@@ -61,6 +62,7 @@ class Host:
         self._started = time.monotonic()
         self._saving = asyncio.Lock()
         self._left = False
+        self._met: tuple[Peer, ...] = ()  # whom we knew when we left
         self._stack = AsyncExitStack()
 
     # life -----------------------------------------------------------------------------------------
@@ -125,6 +127,7 @@ class Host:
 
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""
+        self._met = self.agent.swarm.known()  # afterwards it has no neighbours
         self._after(self.agent.leave(self._now()))
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
@@ -133,6 +136,12 @@ class Host:
 
     async def _join(self) -> None:
         """Resolve the seeds' names and join; what does not resolve is tried again."""
+        if self.config.state_dir is not None:
+            cached, warning = peers.load(self.config.state_dir / PEERS)
+            if warning:
+                log.warning("%s", warning)
+            self.agent.swarm.join([], self._now(), cached=cached)
+            self._after([])
         waiting = [Address.parse(text) for text in self.config.join]
         while waiting:
             unresolved = []
@@ -251,6 +260,9 @@ class Host:
             path = self.config.state_dir / CHECKPOINT
             try:
                 await asyncio.to_thread(checkpoint.save, path, tensors, metadata)
+                met = self._met or self.agent.swarm.known()
+                if met:  # who is alone now had better keep those whom it knew
+                    await asyncio.to_thread(peers.save, self.config.state_dir / PEERS, met)
             except OSError as error:
                 log.error("no checkpoint written to %s: %s; learning goes on", path, error)
 
