@@ -15,7 +15,10 @@ Who has no room for a peer that lacks two links or more puts it in the middle of
 A - B becomes A - C - B. So nobody loses a link, the network stays connected, and nearly everybody
 comes to have exactly as many as he may. (HyParView evicts a random neighbour, which must then
 evict another one. The operation is that of Cooper, Dyer, Greenhill, "Sampling regular graphs and a
-peer-to-peer network", 2007, which proves that it leads to random regular graphs.)
+peer-to-peer network", 2007, which proves that it leads to random regular graphs.) A peer can have
+this done once a minute, whatever it says it lacks. A peer of full view that swaps a link names in
+its request the neighbour X that will make way: A - X and C - Y become A - C and X - Y, the old
+links ending only when the new one is up, so again nobody ends with fewer.
 """
 
 from __future__ import annotations

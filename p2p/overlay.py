@@ -6,7 +6,12 @@ neighbours; now and then two random peers shuffle parts of what they know. The o
 a random regular graph: connected even when most peers die at once.
 
 Departures from the paper, which cost it connectivity: links are confirmed by both ends (see
-`p2p.links`), and a peer that lost a link looks for another at once rather than when it next sends.
+`p2p.links`); a peer that lost a link looks for another at once rather than when it next sends; one
+whose candidates have no room *seeks*, its name walking by every neighbour to whoever lacks a link
+as well; now and then a link is *swapped* for one to a random peer that we know.
+
+What others tell us is hearsay: one source fills a share of the passive view only, and changes no
+address that we have from elsewhere; `p2p.diversity` says who may be a neighbour.
 """
 
 from __future__ import annotations

@@ -96,12 +96,19 @@ class Crowd:
         return Counter(len(one.neighbours) for one in self.swarms.values())
 
     def one_sided(self) -> int:
-        """Links of which only one end knows, those to the dead included."""
-        return sum(
-            other not in self._by_id or one.me.id not in self._by_id[other].neighbours
+        """Links of which only one end knows, those to the dead included, now and a second later:
+        while a link is being made or ended, one end knows first."""
+        before = self._halves()
+        self.network.run(1.0)
+        return len(before & self._halves())
+
+    def _halves(self) -> set[tuple[PeerId, PeerId]]:
+        return {
+            (one.me.id, other)
             for one in self.swarms.values()
             for other in one.neighbours
-        )
+            if other not in self._by_id or one.me.id not in self._by_id[other].neighbours
+        }
 
     def undetected(self) -> int:
         """Links with the dead."""

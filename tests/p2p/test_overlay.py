@@ -99,7 +99,7 @@ def test_no_more_than_two_neighbours_live_in_one_public_network(
 
 
 def test_we_do_not_ask_a_third_one_there_either_unless_the_network_is_one_place() -> None:
-    for lan, most in ((False, 2), (True, 5)):
+    for lan, most in ((False, 2), (True, 9)):
         one = swarm(SwarmConfig(links=LinkConfig(lan=lan)))
         cached = [public(index, f"8.8.8.{index}") for index in range(1, 10)]
         one.join([], 0.0, cached=cached)
