@@ -8,7 +8,8 @@ reach it either. So who hears nothing at all, because it is this process that is
 waits six times as long as who is told by three others that the neighbour is gone.
 
 **Local health** counts signs that we are the slow ones: failed probes, helpers that kept silent,
-neighbours that suspected us, timers that fire late. It makes probes up to nine times as patient.
+neighbours that suspected us, timers that fire late. It makes probes up to nine times as patient,
+except those of a suspect, which look for witnesses.
 
 Sources: SWIM (Das, Gupta, Motivala, DSN 2002); Lifeguard (Dadgar, Phillips, Currey, 2017) with the
 constants of memberlist. Departures, because the views are small and suspicion is not spread: the

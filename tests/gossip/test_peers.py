@@ -1,16 +1,22 @@
 """The peer cache on disk, and what becomes of it when somebody else has been at it."""
 
+import asyncio
 import json
 import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from gossip import peers
-from p2p import Address, Peer, PeerId
+from gossip.config import Config
+from gossip.host import Host
+from gossip.vector import flatten, layout
+from p2p import Address, Peer, PeerId, PeerUp
 
 
 def peer(index: int, host: str = "10.0.0.5") -> Peer:
@@ -87,8 +93,6 @@ def test_a_pipe_or_a_directory_in_its_place_stops_nobody(tmp_path: Path) -> None
 
 @given(st.binary(max_size=200), st.integers(0, 199))
 def test_no_damage_raises(garbage: bytes, position: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "peers.json"
         peers.save(path, [peer(0), peer(1)])
@@ -96,3 +100,34 @@ def test_no_damage_raises(garbage: bytes, position: int) -> None:
         path.write_bytes(content[:position] + garbage)
         loaded, warning = peers.load(path)
         assert loaded or warning or b'"peers": []' in content[:position] + garbage
+
+
+async def _meet(directory: Path) -> tuple[Peer, Peer]:
+    """Two hosts become neighbours and leave; who they were."""
+    model = nn.Linear(2, 1)
+    async with Host(layout(model), flatten(model), Config()) as seed:
+        config = Config(state_dir=directory, join=(str(seed.me.address),))
+        async with Host(layout(model), flatten(model), config) as one:
+            async for event in one.events():
+                if isinstance(event, PeerUp):
+                    break
+            return one.me, seed.me
+
+
+def test_a_node_that_leaves_has_saved_whom_it_knew(tmp_path: Path) -> None:
+    _, seed = asyncio.run(asyncio.wait_for(_meet(tmp_path), 20))
+    assert peers.load(tmp_path / "peers.json") == ((seed,), None)
+
+
+def test_a_node_with_a_damaged_file_starts_and_asks_those_of_a_good_one(tmp_path: Path) -> None:
+    async def start(directory: Path) -> int:
+        model = nn.Linear(2, 1)
+        async with Host(layout(model), flatten(model), Config(state_dir=directory)) as one:
+            await asyncio.sleep(0)  # the file is read by the first step of a task
+            await asyncio.sleep(0)
+            return len(one.agent.swarm.passive)
+
+    (tmp_path / "peers.json").write_text("{")
+    assert asyncio.run(start(tmp_path)) == 0
+    peers.save(tmp_path / "peers.json", [peer(0, "127.0.0.1"), peer(1, "127.0.0.1")])
+    assert asyncio.run(start(tmp_path)) == 2
