@@ -19,7 +19,7 @@ from random import SystemRandom
 import torch
 from torch import Tensor
 
-from gossip import checkpoint
+from gossip import cache, checkpoint
 from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
@@ -38,6 +38,7 @@ log = logging.getLogger("gossip")
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
 RESOLVE_AGAIN = 10.0  # seconds; a name that does not resolve now may do so later. A guess.
 CHECKPOINT = "checkpoint.safetensors"
+PEERS = "peers.json"
 
 
 class Host:
@@ -65,6 +66,7 @@ class Host:
         self._started = time.monotonic()
         self._saving = asyncio.Lock()
         self._left = False
+        self._met: tuple[Peer, ...] = ()  # whom we knew when we left
         self._stack = AsyncExitStack()
 
     # life -----------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Host:
 
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""
+        self._met = self.agent.swarm.known()  # afterwards it has no neighbours
         self._after(self.agent.leave(self._now()))
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
@@ -143,6 +146,12 @@ class Host:
 
     async def _join(self) -> None:
         """Resolve the seeds' names and join; what does not resolve is tried again."""
+        if self.config.state_dir is not None:
+            cached, warning = cache.load(self.config.state_dir / PEERS)
+            if warning:
+                log.warning("%s", warning)
+            self.agent.swarm.join([], self._now(), cached=cached)
+            self._after([])
         waiting = [Address.parse(text) for text in self.config.join]
         while waiting:
             unresolved = []
@@ -282,6 +291,9 @@ class Host:
             path = self.config.state_dir / CHECKPOINT
             try:
                 await asyncio.to_thread(checkpoint.save, path, tensors, metadata)
+                met = self._met or self.agent.swarm.known()
+                if met:  # who is alone now had better keep those whom it knew
+                    await asyncio.to_thread(cache.save, self.config.state_dir / PEERS, met)
             except OSError as error:
                 log.error("no checkpoint written to %s: %s; learning goes on", path, error)
 

@@ -10,7 +10,7 @@ from p2p.events import (
     SeedUnreachable,
     SwarmEvent,
 )
-from p2p.links import LinkConfig
+from p2p.link import LinkConfig
 from p2p.liveness import LivenessConfig
 from p2p.machine import Machine
 from p2p.overlay import OverlayConfig

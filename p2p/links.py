@@ -15,16 +15,28 @@ Who has no room for a peer that lacks two links or more puts it in the middle of
 A - B becomes A - C - B. So nobody loses a link, the network stays connected, and nearly everybody
 comes to have exactly as many as he may. (HyParView evicts a random neighbour, which must then
 evict another one. The operation is that of Cooper, Dyer, Greenhill, "Sampling regular graphs and a
-peer-to-peer network", 2007, which proves that it leads to random regular graphs.)
+peer-to-peer network", 2007, which proves that it leads to random regular graphs.) A peer can have
+this done once a minute, whatever it says it lacks. A peer of full view that swaps a link names in
+its request the neighbour X that will make way: A - X and C - Y become A - C and X - Y, the old
+links ending only when the new one is up, so again nobody ends with fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
-from p2p.link import Link, State
+from p2p.diversity import Splits, crowded, spare
+from p2p.link import (
+    Link,
+    LinkConfig,
+    LinkDown,
+    LinkEvent,
+    LinkUp,
+    RequestFailed,
+    RequestRefused,
+    State,
+)
 from p2p.liveness import Liveness, Say
 from p2p.messages import (
     MOST,
@@ -40,67 +52,6 @@ from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
 
 REQUESTED = State.REQUESTED
-BURST = 5.0  # links that may be split at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkConfig:
-    """How links are made and watched."""
-
-    most: int = 5
-    """Links at a time; HyParView's active view for 10,000 peers (section 5)."""
-
-    request_timeout: float = 0.5
-    """Seconds until a request is repeated, twice as long each time. As in iroh-gossip, there a
-    "wild guess"."""
-
-    request_attempts: int = 4
-    """Requests until a peer counts as gone: 7.5 s in all. A guess: who is farther away than that is
-    no neighbour."""
-
-    split_every: float = 60.0
-    """Seconds in which one peer can make us split a link once. A guess."""
-
-    splits: float = 1.0
-    """Links a second that all peers together can make us split; five at once. So nobody can take
-    us over by asking under ever new names. A guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkUp:
-    """Both ends have confirmed."""
-
-    link: Link
-    joined: bool  # the peer is new to the network
-
-
-@dataclass(frozen=True, slots=True)
-class LinkDown:
-    """A link that was up is no more."""
-
-    peer: Peer
-    reason: str
-    reachable: bool  # worth asking again some day
-    instead: Peer | None = None  # who wants us as a neighbour in its place
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
-    """Somebody answers there, but has no room, or is ourselves."""
-
-    address: Address
-    peers: tuple[Peer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFailed:
-    """Nobody answers there, or somebody else."""
-
-    address: Address
-    peer: Peer | None
-
-
-LinkEvent = LinkUp | LinkDown | RequestRefused | RequestFailed
 
 
 class Links:
@@ -131,8 +82,7 @@ class Links:
         self._known = known
         self._all: dict[int, Link] = {}  # by our token
         self._number = 0
-        self._split: dict[PeerId, float] = {}  # when we last split a link for a peer
-        self._splits, self._split_at = BURST, 0.0  # how many more we may split, as of when
+        self._splits = Splits(config.split_every, config.splits)
         self._timers: Timers[int] = Timers()  # by our token
 
     # commands ------------------------------------------------------------------------------------
@@ -147,6 +97,11 @@ class Links:
         return self._config.most - sum(1 for _ in hopeful)
 
     @property
+    def lacks_ours(self) -> bool:
+        """Whether too few of the links that are up are with peers that we chose."""
+        return sum(link.ours for link in self.up.values()) < self._kept
+
+    @property
     def _made(self) -> int:
         """Links in which both ends believe, or are about to."""
         return sum(1 for link in self._all.values() if link.state is not REQUESTED)
@@ -155,18 +110,34 @@ class Links:
         """Whether there is a link with that address already, or being made."""
         return any(link.address == address for link in self._all.values())
 
-    def request(
-        self, target: Peer | Address, now: float, *, joining: bool = False, extra: bool = False
-    ) -> None:
-        """Ask for a link, unless there is one or one is being made.
+    def crowded(self, address: Address) -> bool:
+        """Whether the network of that address has its share of our links."""
+        config = self._config
+        return not config.lan and crowded(address, self._all.values(), config.most_in_network)
 
-        With `extra`, it takes the place of another at both ends if there is no room for it.
+    def request(
+        self,
+        target: Peer | Address,
+        now: float,
+        *,
+        joining: bool = False,
+        extra: bool = False,
+        ours: bool = True,
+    ) -> None:
+        """Ask for a link, unless there is one or one is being made, or too many are near there.
+
+        With `extra`, it takes the place of another at both ends if there is no room for it. `ours`:
+        somebody else's choice if False.
         """
         peer = target if isinstance(target, Peer) else None
         address = target.address if isinstance(target, Peer) else target
-        if address == self._me.address or self.knows(address) or (peer and self._find(peer.id)):
+        if address == self._me.address or self.knows(address):
             return
-        link = self._add(Link(address, peer, REQUESTED, 0, joining=joining, extra=extra))
+        if peer and (peer.id == self._me.id or self._find(peer.id) or self.crowded(address)):
+            return
+        loser = self._loser() if extra and self.room <= 0 else None
+        link = self._add(Link(address, peer, REQUESTED, 0, joining=joining, extra=extra, ours=ours))
+        link.gives_way = loser.peer.id if loser and loser.peer else None
         self._ask(link, now)
 
     def drop(self, link: Link, *, leaving: bool = False, instead: Peer | None = None) -> None:
@@ -215,6 +186,7 @@ class Links:
 
     def _ask(self, link: Link, now: float) -> None:
         target = link.peer.id if link.peer else None
+        loser = self.up.get(link.gives_way) if link.gives_way else None
         self._number += 1
         request = Request(
             VERSION,
@@ -225,6 +197,8 @@ class Links:
             link.mine,
             2 if link.extra else min(max(self.room + 1, 1), MOST),
             link.joining,
+            loser.peer if loser else None,
+            link.ours,
         )
         self._say(link.to, request)
         self._timers.set(link.mine, now + self._config.request_timeout * 2**link.attempts)
@@ -268,22 +242,30 @@ class Links:
     def _consider(self, request: Request, now: float) -> list[LinkEvent]:
         """Accept if there is room, or if room has to be made."""
         split = False
+        if self.crowded(request.sender.address):
+            self._say(request.sender, Refuse(request.token, self._known(SHARED_PEERS)))
+            return []
         if self.room <= 0:
             waiting = [link for link in self._all.values() if link.state is REQUESTED]
             if waiting and self._made < self._config.most:
                 self._remove(waiting[0])  # this one has asked us; that one may never answer
-            elif request.missing > 1 and self.up and self._may_split(request.sender.id, now):
+            elif (
+                request.missing > 1
+                and self._loser(request.instead or request.sender)
+                and self._splits.take(request.sender.id, now)
+            ):
                 split = True
             else:
                 self._say(request.sender, Refuse(request.token, self._known(SHARED_PEERS)))
                 return []
         link = Link(request.sender.address, request.sender, REQUESTED, 0)
-        link.extra = link.wanting = split
+        if split:
+            link.extra, link.instead = True, request.instead or request.sender
         return self._accept(self._add(link), request, now)
 
     def _accept(self, link: Link, request: Request, now: float) -> list[LinkEvent]:
         link.peer, link.address = request.sender, request.sender.address
-        link.theirs = request.token
+        link.theirs, link.wanted = request.token, request.chosen
         link.asked = (request.incarnation, request.number)
         link.joining = request.joining
         if link.state is REQUESTED:
@@ -341,9 +323,13 @@ class Links:
         assert link.peer is not None
         events: list[LinkEvent] = []
         if len(self.up) >= self._config.most:
-            loser = self._rng.choice(list(self.up.values()))
+            loser = self.up.get(link.gives_way) if link.gives_way else None
+            loser = loser or self._loser(link.instead)
+            if loser is None:
+                self.drop(link)  # what could have made way is gone
+                return []
             assert loser.peer is not None
-            self.drop(loser, instead=link.peer if link.wanting else None)
+            self.drop(loser, instead=link.instead)
             events.append(LinkDown(loser.peer, "gave way to another", reachable=True))
         link.state = State.UP
         self._timers.cancel(link.mine)
@@ -351,16 +337,17 @@ class Links:
         self._liveness.watch(link, now)
         return [*events, LinkUp(link, link.joining)]
 
-    def _may_split(self, peer: PeerId, now: float) -> bool:
-        recent = now - self._config.split_every
-        self._split = {id: at for id, at in self._split.items() if at > recent}
-        earned = (now - self._split_at) * self._config.splits
-        self._splits, self._split_at = min(self._splits + earned, BURST), now
-        if peer in self._split or self._splits < 1:
-            return False
-        self._splits -= 1
-        self._split[peer] = now
-        return True
+    @property
+    def _kept(self) -> int:
+        return min(self._config.ours, self._config.most - 1)
+
+    def _loser(self, instead: Peer | None = None) -> Link | None:
+        """Who makes way for a peer of ours, or so that its other end takes `instead`: a random one.
+        Who takes nobody instead had better not be one that chose us."""
+        losers = [link for link in spare(self.up.values(), self._kept) if link.peer != instead]
+        if instead is None:
+            losers = [link for link in losers if not link.wanted] or losers
+        return self._rng.choice(losers) if losers else None
 
     # a link that is up ---------------------------------------------------------------------------
 
@@ -387,7 +374,7 @@ class Links:
     ) -> list[LinkEvent]:
         assert link.peer is not None
         self._remove(link)
-        return [LinkDown(link.peer, reason, reachable, instead)]
+        return [LinkDown(link.peer, reason, reachable, instead, link.ours)]
 
     # the table -----------------------------------------------------------------------------------
 

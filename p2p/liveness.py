@@ -8,7 +8,8 @@ reach it either. So who hears nothing at all, because it is this process that is
 waits six times as long as who is told by three others that the neighbour is gone.
 
 **Local health** counts signs that we are the slow ones: failed probes, helpers that kept silent,
-neighbours that suspected us, timers that fire late. It makes probes up to nine times as patient.
+neighbours that suspected us, timers that fire late. It makes probes up to nine times as patient,
+except those of a suspect, which look for witnesses.
 
 Sources: SWIM (Das, Gupta, Motivala, DSN 2002); Lifeguard (Dadgar, Phillips, Currey, 2017) with the
 constants of memberlist. Departures, because the views are small and suspicion is not spread: the
@@ -178,7 +179,7 @@ class Liveness:
         config, trip = self._config, link.round_trip
         timeout = 3 * trip.smoothed + 4 * trip.variation if trip.smoothed else config.interval / 2
         timeout = min(max(timeout, config.least_timeout), config.interval)
-        self._set(link, now + timeout * self._stretch)
+        self._set(link, now + timeout * self._patience(link))
 
     def _ping(self, link: Link, now: float) -> None:
         watch = link.watch
@@ -201,7 +202,8 @@ class Liveness:
         for helper in helpers:
             self._say(helper.to, PingRequest(helper.theirs, watch.probe, link.peer))
         watch.asked, watch.silent_helpers = True, len(helpers)
-        end = max(watch.started + config.interval * self._stretch, now + self._check_time * 1.5)
+        patience = config.interval * self._patience(link)
+        end = max(watch.started + patience, now + self._check_time * 1.5)
         self._set(link, end)
 
     def _failed(self, link: Link, now: float) -> None:
@@ -231,13 +233,19 @@ class Liveness:
         return watch.suspected + max(least, most - (most - least) * share)
 
     def _quiet(self) -> float:
-        return self._config.quiet * self._rng.uniform(1.0, 1.2) * self._stretch
+        # not stretched: with bad health a crash would be noticed seconds later, to nobody's good
+        return self._config.quiet * self._rng.uniform(1.0, 1.2)
 
     # health --------------------------------------------------------------------------------------
 
     @property
     def _stretch(self) -> float:
         return 1.0 + self.health
+
+    def _patience(self, link: Link) -> float:
+        """How many times as long as usual a probe may take. One of a suspect is not stretched: it
+        hurries to find witnesses, and only they can shorten its time."""
+        return self._stretch if link.watch.suspected is None else 1.0
 
     def _worsen(self, by: int) -> None:
         self.health = min(self.health + by, self._config.worst_health)

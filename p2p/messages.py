@@ -51,6 +51,8 @@ class Request:
     token: int
     missing: int  # links that the sender lacks, this one included
     joining: bool  # the sender is new: pass its name on
+    instead: Peer | None = None  # whom a link that makes way for this one shall go to, if not to us
+    chosen: bool = False  # the sender took the receiver from its own view, nobody sent it
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +222,10 @@ Message = (
     | Records
 )
 
+OPENING = (WORD, peer, optional(peer_id), COUNT, COUNT, TOKEN, SMALL, boolean)  # of a request
+
 TABLE: Table[Message] = Table(
-    row(1, Request, WORD, peer, optional(peer_id), COUNT, COUNT, TOKEN, SMALL, boolean),
+    row(1, Request, *OPENING, optional(peer), boolean),
     row(2, Accept, peer, COUNT, COUNT, TOKEN, TOKEN),
     row(3, Refuse, TOKEN, PEERS),
     row(4, Ping, TOKEN, TOKEN, boolean),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from p2p.buckets import Buckets
 from p2p.errors import UnknownPeer, WireError
 from p2p.events import (
     PacketRejected,
@@ -23,16 +24,8 @@ from p2p.events import (
     SwarmEvent,
 )
 from p2p.identity import verify
-from p2p.link import Link
-from p2p.links import (
-    LinkConfig,
-    LinkDown,
-    LinkEvent,
-    Links,
-    LinkUp,
-    RequestFailed,
-    RequestRefused,
-)
+from p2p.link import Link, LinkConfig, LinkDown, LinkEvent, LinkUp, RequestFailed, RequestRefused
+from p2p.links import Links
 from p2p.liveness import Liveness, LivenessConfig
 from p2p.messages import (
     TABLE,
@@ -64,6 +57,10 @@ from p2p.record import Sign, Verify
 from p2p.roster import Roster, RosterConfig
 from p2p.timers import Timers
 
+REQUESTS = 20.0  # at once
+MOST_KNOWN = 200  # peers worth saving
+ALONE = 5  # lost peers that are asked at a time by who has no neighbour
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwarmConfig:
@@ -78,8 +75,9 @@ class SwarmConfig:
     """Seconds between attempts to fill the active view; doubles while others have no room. A
     guess."""
 
-    repair_most: float = 30.0
-    """Seconds; where that doubling ends: once a shuffle."""
+    repair_most: float = 8.0
+    """Seconds; where that doubling ends. So seldom do walks (`OverlayConfig.seek_walk`) find the
+    last others that lack a link that with 30 s one peer in 200 would lack one, at any time."""
 
     seed_every: float = 2.0
     """Seconds between rounds of requests to a seed that does not answer; doubles. A guess."""
@@ -91,6 +89,10 @@ class SwarmConfig:
     """Seconds between two attempts to reach a seed or a lost peer that is no neighbour. Without
     them, halves of a network that was split for longer than links live never meet again
     (iroh-gossip #152). serf tries every 30 s."""
+
+    requests: float = 1.0
+    """Requests for a link that one peer may send a second; 20 at once. A guess: it repeats one
+    three times in 4 s, and has no more than a few under way."""
 
     lost: int = 30
     """Lost peers that are remembered for that; as many as the passive view holds."""
@@ -131,7 +133,7 @@ class Swarm:
         self._outbox: deque[Packet] = deque()
         self._liveness = Liveness(config.liveness, rng, self._say, lambda: self._links.up.values())
         self._links = Links(
-            me, config.links, rng, incarnation, self._say, self._liveness, self._known
+            me, config.links, rng, incarnation, self._say, self._liveness, self._suggest
         )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self.roster = Roster(me, config.roster, rng, incarnation, self._say, sign, verify)
@@ -139,6 +141,7 @@ class Swarm:
         self._lost: dict[PeerId, Peer] = {}
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
+        self._asking: Buckets[PeerId | Address] = Buckets(config.requests, REQUESTS)
 
     @property
     def neighbours(self) -> Mapping[PeerId, Link]:
@@ -150,14 +153,33 @@ class Swarm:
         """Peers known besides the neighbours."""
         return self._overlay.passive
 
+    def known(self) -> tuple[Peer, ...]:
+        """Whom to save and hand to `join` after a restart, the best first: the neighbour of longest
+        standing, which is the *anchor*, the other neighbours, the passive view."""
+        neighbours = [link.peer for link in self._links.up.values() if link.peer]
+        return (*neighbours, *self._overlay.passive.values())[:MOST_KNOWN]
+
     def rtt(self, peer: PeerId) -> float:
         """Seconds to a neighbour and back, smoothed; 0 before the first measurement."""
         return self._link_to(peer).round_trip.smoothed
 
     # commands ------------------------------------------------------------------------------------
 
-    def join(self, seeds: Iterable[Address], now: float) -> None:
-        """Get in touch with the network through these; keeps trying until each has answered."""
+    def join(self, seeds: Iterable[Address], now: float, *, cached: Sequence[Peer] = ()) -> None:
+        """Get in touch with the network through these; keeps trying until each has answered.
+
+        Args:
+            cached: what `known` gave before a restart. The first is asked for a link at once, the
+                others when that was not enough; who does not answer counts as lost, and is tried
+                now and then.
+        """
+        met = [peer for peer in cached if peer.id != self.me.id][: self._config.overlay.passive]
+        for peer in met:
+            self._overlay.remember(peer)
+        if met:
+            self._links.request(met[0], now, joining=True)
+            self._repair_soon(now)
+            self._later("reunite", self._config.reunite_every, now)
         for seed in seeds:
             if seed != self.me.address and seed not in self._seeds:
                 self._seeds[seed] = _Seed()
@@ -204,6 +226,8 @@ class Swarm:
             case Request() if message.version != VERSION:
                 reason = f"speaks version {message.version} of the protocol, not {VERSION}"
                 return [PacketRejected(message.sender.address, reason)]
+            case Request() if not self._asking.take(packet.peer or packet.address, now):
+                return [PacketRejected(packet.address, "asks for links too often")]
             case Request():
                 return self._follow(self._links.on_request(message, now), now)
             case Accept():
@@ -215,7 +239,7 @@ class Swarm:
             case Unknown():
                 return self._follow(self._links.on_unknown(message, packet.address), now)
             case Shuffled():
-                self._overlay.on_shuffled(message)
+                self._overlay.on_shuffled(message, packet.address, now)
                 return []
             case Check():
                 if message.target == self.me.id:
@@ -252,6 +276,7 @@ class Swarm:
                     self._repair(now)
                 case "shuffle":
                     self._overlay.shuffle()
+                    self._overlay.swap(now)
                     self._later("shuffle", self._config.overlay.shuffle_every, now)
                 case "reunite":
                     self._reunite(now)
@@ -288,7 +313,7 @@ class Swarm:
             case Walk():
                 self._overlay.on_walk(link, message, now)
             case Shuffle():
-                self._overlay.on_shuffle(link, message)
+                self._overlay.on_shuffle(link, message, now)
             case Digest():
                 self.roster.on_digest(link, message)
             case Wanted():
@@ -308,18 +333,19 @@ class Swarm:
                     assert link.peer is not None
                     self._on_up(link, link.peer, joined, now)
                     events.append(PeerUp(link.peer))
-                case LinkDown(peer, reason, reachable, instead):
+                case LinkDown(peer, reason, reachable, instead, ours):
                     self.roster.on_down(peer.id, now)
                     if reachable:
                         self._overlay.remember(peer)
                     if instead is not None and instead.id != self.me.id:
-                        self._links.request(instead, now)
+                        self._links.request(instead, now, ours=ours)
                     self._repair_soon(now)
                     events.append(PeerDown(peer, reason))
                 case RequestRefused(address, peers):
                     self._seed_answered(address)
-                    for other in peers:
-                        self._overlay.remember(other)
+                    self._overlay.learn(peers, address, now)
+                    if self._links.room > 0:
+                        self._overlay.seek()
                     self._later("repair", self._repair_delay, now)
                     self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
                 case RequestFailed(_, peer):
@@ -385,8 +411,8 @@ class Swarm:
             *(seed for seed in self._seeds if seed not in self._timers),
         ]
         targets = [target for target in targets if not self._links.knows(_address(target))]
-        if targets:
-            target = self._rng.choice(targets)
+        most = 1 if self._links.up else ALONE
+        for target in self._rng.sample(targets, min(most, len(targets))):
             self._links.request(target, now, extra=isinstance(target, Peer))
 
     # seeds ---------------------------------------------------------------------------------------
@@ -423,8 +449,8 @@ class Swarm:
             raise UnknownPeer(f"{peer.short} is not a neighbour")
         return link
 
-    def _known(self, most: int) -> tuple[Peer, ...]:
-        return self._overlay.known(most)
+    def _suggest(self, most: int) -> tuple[Peer, ...]:
+        return self._overlay.some(most)
 
     def _say(self, to: Peer | Address, message: Message, *, stream: bool = False) -> None:
         self._put(to, TABLE.encode(message), stream=stream)

@@ -29,8 +29,7 @@ from gossip.agent import AgentConfig
 from gossip.codec import CodecConfig
 from gossip.exchange import ExchangeConfig
 from gossip.vector import Layout
-from p2p import SwarmConfig
-from p2p.links import LinkConfig
+from p2p import LinkConfig, SwarmConfig
 from sims.checker import Broken, Checker
 from sims.network import Link
 from sims.simulation import Simulation, SimulationConfig

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,9 +96,8 @@ def test_peers_tells_whom_a_node_knows_and_how_it_reaches_them(pair: tuple[Node,
         answer: dict[str, Any] = json.loads(asked.stdout)
         return answer
 
-    deadline = time.monotonic() + PATIENCE
-    while {other["id"], a.status()["id"]} != {entry["id"] for entry in found()["roster"]}:
-        assert time.monotonic() < deadline, "the record of the other one has not come"
+    both = {other["id"], a.status()["id"]}
+    eventually("both records", lambda: {entry["id"] for entry in found()["roster"]} == both)
     (link,) = found()["neighbours"]
     assert (link["id"], link["address"]) == (other["id"], b.address)
     assert link["bytes_sent"] > 0

@@ -51,11 +51,12 @@ class World:
 def test_a_crash_is_known_to_all_neighbours_within_six_seconds(loss: float, seed: int) -> None:
     world = World(link=Link(loss=loss), seed=seed)
     victim = world.swarms[7]
-    neighbours = {world.index[link.address] for link in victim.neighbours.values()}
     crashed = world.network.now
     world.network.detach(victim.me.address)
-    world.network.run(30)
-    assert {by for _, by, of in world.deaths if of == 7} == neighbours
+    world.network.run(6)
+    assert world.deaths
+    assert all(victim.me.id not in one.neighbours for one in world.swarms if one is not victim)
+    world.network.run(24)
     assert all(of == 7 for _, _, of in world.deaths)
     assert max(at for at, _, _ in world.deaths) - crashed <= 6.0
 

@@ -155,14 +155,14 @@ def test_a_swarm_forms_where_three_of_ten_datagrams_are_lost_and_some_arrive_twi
 
 def test_a_crash_is_noticed_and_the_link_replaced() -> None:
     world = grown(20)
-    neighbours = list(world.swarms[7].neighbours)
     world.crash(7)
+    neighbours = [one.me.id for one in world.swarms.values() if peer(7).id in one.neighbours]
     world.network.run(30)
     for index, one in world.swarms.items():
         assert peer(7).id not in one.neighbours
         if one.me.id in neighbours:
             downs = [event for event in world.of(PeerDown, index) if event.peer == peer(7)]
-            assert "silent" in downs[-1].reason
+            assert "silent" in downs[-1].reason or "gave way" in downs[-1].reason
     assert sum(len(one.neighbours) for one in world.swarms.values()) >= 5 * 19 - 3
 
 
@@ -367,7 +367,8 @@ def test_invented_peers_that_never_confirm_cost_no_link() -> None:
         one.receive(Packet(invented.address, request, Channel.DATAGRAM), world.network.now)
     world.network.pump(one.me.address)
     world.network.run(30)
-    assert set(before) <= set(one.neighbours)
+    assert len(one.neighbours) >= len(before)
+    assert not {peer(index).id for index in range(100, 160)} & set(one.neighbours)
 
 
 def test_an_old_copy_of_a_request_does_not_reset_a_link_at_either_end() -> None:
