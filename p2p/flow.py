@@ -30,7 +30,7 @@ DELAY = 0.02  # seconds that a receiver keeps a receipt back, at most
 FIRST_GUESS = 0.1  # seconds of a round trip before the first is measured. RFC 9002 has 0.333 for
 # handshakes with strangers; we have heard from this peer, and a probe too early costs a datagram.
 PROBES = 2  # datagrams for each probe timeout: RFC 9002, 6.2.4
-MOST_DOUBLINGS = 6  # of the probe timeout
+MOST_DOUBLINGS = 4  # of the probe timeout; so that a dozen probes fit into the usual patience
 
 
 @dataclass(slots=True)

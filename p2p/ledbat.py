@@ -8,7 +8,9 @@ the line as soon as it wants it.
 What RFC 6817 lacks is taken from LEDBAT++ (draft-irtf-iccrg-ledbat-plus-plus): a flow that begins
 while another keeps the queue filled takes that queue for the length of the line, and starves the
 other. So every flow, once it has reached its window and then a tenth of the time, shrinks to two
-datagrams for two round trips, and the queue empties and shows the line as it is.
+datagrams for two round trips, and the queue empties and shows the line as it is. And above the
+target the window shrinks in proportion to itself, where RFC 6817 takes one datagram at a time and a
+queue that doubling has overfilled would stay for ten seconds.
 
 The two clocks need not agree, but one may be set while we measure. Where the one-way delay moved
 and the round trip did not, it was the clock: a queue is never taken to be longer than the rise of
@@ -125,9 +127,11 @@ class Ledbat:
         if now >= self._next and wanted:
             self._slow_down(smoothed, now)
             return
-        growth = GAIN * (TARGET - queue) / TARGET * size * MAX_DATAGRAM / self.window
-        if wanted or growth < 0:
-            self.window = max(self.window + growth, float(LEAST))
+        off = (TARGET - queue) / TARGET
+        if off < 0:
+            self.window = max(self.window + max(off, -0.5) * size, float(LEAST))
+        elif wanted:
+            self.window += GAIN * off * size * MAX_DATAGRAM / self.window
 
     def lost(self, sent: float, smoothed: float, now: float) -> None:
         """A datagram sent at that time did not arrive; heeded once in a round trip."""
