@@ -29,6 +29,7 @@ from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
+from p2p.traffic import EndpointConfig
 
 log = logging.getLogger("gossip")
 
@@ -69,7 +70,8 @@ class Host:
         async with AsyncExitStack() as stack:
             identity = self._identity(stack)
             listen = await self._loopback(self.config.listen)
-            self.endpoint = Endpoint(self._on_packet)
+            travel = EndpointConfig(transport=self.config.transport)
+            self.endpoint = Endpoint(self._on_packet, config=travel)
             address = await self.endpoint.open(listen)
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, address)

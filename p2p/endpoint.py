@@ -84,7 +84,7 @@ class Endpoint:
             self._sessions = Sessions(me, config.sessions, secrets.token_bytes)
             self._longest += OVERHEAD
         self._courier = Courier(config.courier, max_stream, secrets.token_bytes)
-        self._paths = Paths(config.short_stream, config.tcp_again)
+        self._paths = Paths(config.short_stream, config.try_again)
         self._alarm: asyncio.TimerHandle | None = None
         self._inbox = Inbox(
             self._deliver, self.traffic, max_stream, config, credentials, self._sessions
@@ -216,6 +216,7 @@ class Endpoint:
                 case Delivered():
                     self.traffic.packets_sent += 1
                 case GivenUp(to, data):
+                    self._paths.stalled(self._key(to), loop.time())
                     refused = self._paths.refuses(self._key(to), loop.time())
                     if self._config.transport == "auto" and not refused:
                         self._outbox.put(to, data)

@@ -6,7 +6,8 @@ other end and UDP does.
 
 UDP reaches whoever we have heard from by UDP. If we keep sending and nothing comes back, that is in
 doubt, and short streams, among them the pings that are to find out whether it is UDP that fails, go
-by TCP again.
+by TCP again. So they do for a while when a stream in datagrams was not acknowledged: what we hear
+proves one direction only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ DOUBT = 0.2  # seconds of sending and hearing nothing; below the 0.25 s after wh
 class _Path:
     heard: float = -inf  # when something came by UDP
     unanswered: float = inf  # when we sent the first datagram since then
+    stalled: float = -inf  # when a stream in datagrams was not acknowledged
     failed: float = -inf  # when TCP did
 
 
@@ -35,7 +37,7 @@ class Paths:
 
     Args:
         short: bytes of a stream that rather goes by UDP.
-        again: seconds after which TCP, which has failed, is tried again.
+        again: seconds after which a way that has failed is tried again.
     """
 
     def __init__(self, short: int, again: float) -> None:
@@ -53,6 +55,10 @@ class Paths:
         path = self._paths.get(key)
         if path is not None and path.unanswered == inf:
             path.unanswered = now
+
+    def stalled(self, key: PeerId | Address, now: float) -> None:
+        """A stream in datagrams was not acknowledged."""
+        self._path(key).stalled = now
 
     def failed(self, key: PeerId | Address, now: float) -> None:
         """TCP does not reach it."""
@@ -75,7 +81,8 @@ class Paths:
             return False
         if self.refuses(key, now):
             return True
-        return size <= self._short and now < path.unanswered + DOUBT
+        doubted = now >= path.unanswered + DOUBT or now < path.stalled + self._again
+        return size <= self._short and not doubted
 
     def _path(self, key: PeerId | Address) -> _Path:
         path = self._paths.pop(key, None) or _Path()

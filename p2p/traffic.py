@@ -28,9 +28,9 @@ class EndpointConfig:
     """Seconds without an answer until a stream in datagrams goes by TCP instead: two probe timeouts
     in vain, at first. The other end may get it twice, if only its answers were lost."""
 
-    tcp_again: float = 60.0
-    """Seconds after which TCP is tried again where it has failed, and while UDP works. A guess;
-    where nothing answers, each attempt holds a stream up for `connect`."""
+    try_again: float = 60.0
+    """Seconds after which a way that has failed is tried again: TCP, while UDP works, and UDP for
+    short streams. A guess; where nothing answers by TCP, that holds a stream up for `connect`."""
 
     courier: CourierConfig = field(default_factory=CourierConfig)
     """What streams in datagrams may cost."""

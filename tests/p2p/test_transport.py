@@ -303,6 +303,17 @@ def test_udp_is_chosen_for_short_streams_while_it_is_not_in_doubt() -> None:
     assert not paths.by_datagrams(key, 100, 4.0 + 1.1 * HEARD)
 
 
+def test_after_a_stream_that_nobody_acknowledged_udp_is_avoided_for_a_while() -> None:
+    paths, key = Paths(16_384, 60.0), LOCAL
+    paths.stalled(key, 0.0)
+    for now, chosen in ((1.0, False), (59.0, False), (61.0, True)):
+        paths.heard(key, now)
+        assert paths.by_datagrams(key, 100, now) == chosen
+    paths.stalled(key, 70.0)
+    paths.failed(key, 71.0)
+    assert paths.by_datagrams(key, 100, 72.0)  # there is no other
+
+
 def test_udp_is_chosen_for_all_streams_while_tcp_fails_and_udp_does_not() -> None:
     paths, key = Paths(16_384, 60.0), LOCAL
     paths.failed(key, 0.0)
