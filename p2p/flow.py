@@ -3,7 +3,8 @@
 Every datagram has a number, and a fragment that is sent again gets a new one. Of those on their
 way, three rules say which are lost (RFC 9002, section 6):
 
-* three that were sent later have arrived (packet threshold);
+* three that were sent later have arrived (packet threshold); more than three where datagrams that
+  were thought lost have turned out to be late;
 * one that was sent later has arrived, and 9/8 of a round trip has passed (time threshold);
 * nothing has arrived for the length of a probe timeout: then up to two fragments are sent again,
   whatever the window says, and what comes back for them decides about the rest.
@@ -24,6 +25,7 @@ from p2p.rtt import RoundTrip
 from p2p.seal import WINDOW
 
 PACKETS = 3  # that were sent later and have arrived: RFC 9002, 6.1.1
+MOST_PACKETS = SEEN // 2  # the same, where they overtake one another
 REORDERING = 9 / 8  # of a round trip: RFC 9002, 6.1.2
 GRANULE = 0.001  # seconds; the least that a timer waits
 DELAY = 0.02  # seconds that a receiver keeps a receipt back, at most
@@ -77,6 +79,8 @@ class Flow:
         self._number = 0  # of the next datagram
         self._sent: dict[int, _Sent] = {}  # on their way, oldest first
         self._in_flight = 0  # bytes of these
+        self._mourned: dict[int, _Sent] = {}  # thought lost, not long ago
+        self._packets = PACKETS
         self._newest = -1  # the highest number that has arrived
         self._latest = FIRST_GUESS  # round trip
         self._progress = now  # when something last arrived that had not before
@@ -97,6 +101,7 @@ class Flow:
     def put(self, data: bytes, patience: float, now: float) -> None:
         """Let a stream wait for its turn."""
         if not self.transfers:
+            self._clear()
             self._progress = now
             self.congestion.rest((now - self._last) / self._timeout() - 1)
         self.transfers[self._started] = Transfer(self._started, data, patience, now)
@@ -163,19 +168,26 @@ class Flow:
         """Take a receipt; which transfers are complete. One that cannot be ours does nothing."""
         if receipt.newest >= self._number:
             return []
-        arrived = []
-        for number in self._sent:
-            behind = receipt.newest - number
-            if behind < 0:
-                break
-            if behind < SEEN and receipt.seen >> behind & 1:
-                arrived.append(number)
-        if not arrived:
+        arrived, late = _named(receipt, self._sent), _named(receipt, self._mourned)
+        if not arrived and not late:
             return []
+        self._progress = now
+        complete = []
+        for number in late:
+            complete += self._tick_off(self._mourned.pop(number))
+            overtaken = max(self._packets, receipt.newest - number + 1)
+            self._packets = min(overtaken, MOST_PACKETS)
+        if arrived:
+            complete += self._arrive(arrived, receipt, now)
+        if complete:
+            self.active = now
+        return complete
+
+    def _arrive(self, arrived: list[int], receipt: Receipt, now: float) -> list[Transfer]:
+        complete = []
         if arrived[-1] == receipt.newest:
             self._measure(receipt, now - self._sent[receipt.newest].at, now)
         wanted = self._wanted()
-        complete = []
         size = 0
         for number in arrived:
             sent = self._sent.pop(number)
@@ -183,12 +195,10 @@ class Flow:
             complete += self._tick_off(sent)
         self._in_flight -= size
         self._newest = max(self._newest, receipt.newest)
-        self._progress, self._timeouts = now, 0
+        self._timeouts = 0
         self._probes.clear()
         self._find_lost(now)
         self.congestion.acknowledged(size, self._typical(), now, wanted=wanted)
-        if complete:
-            self.active = now
         return complete
 
     def _wanted(self) -> bool:
@@ -227,17 +237,19 @@ class Flow:
         for number, sent in self._sent.items():
             if number > self._newest:
                 break
-            if self._newest - number >= PACKETS or sent.at + patience <= now:
+            if self._newest - number >= self._packets or sent.at + patience <= now:
                 lost.append(number)
             else:
                 self._loss_due = min(self._loss_due, sent.at + patience)
         for number in lost:
-            sent = self._sent.pop(number)
+            self._mourned[number] = sent = self._sent.pop(number)
             self._in_flight -= sent.size
             self.congestion.lost(sent.at, self._typical(), now)
             transfer = self.transfers.get(sent.transfer)
             if transfer is not None and not transfer.arrived[sent.place]:
                 transfer.lost[sent.place] = None
+        while len(self._mourned) > SEEN:
+            del self._mourned[next(iter(self._mourned))]
 
     # time -----------------------------------------------------------------------------------------
 
@@ -258,10 +270,7 @@ class Flow:
             self._drop(transfer)
             self.active = now
         if not self.transfers:
-            self._sent.clear()
-            self._probes.clear()
-            self._in_flight = 0
-            self._loss_due = self._pace_due = inf
+            self._clear()
         elif now >= self._loss_due:
             self._find_lost(now)
         elif now >= self._probe_due():
@@ -279,8 +288,18 @@ class Flow:
                 wanted[sent.transfer, sent.place] = None
             if len(wanted) == PROBES:
                 break
+        if not wanted:
+            self._clear()  # all that is on its way has arrived another time
         self._probes = list(wanted)
         self._last = now
+
+    def _clear(self) -> None:
+        """Forget what is on its way."""
+        self._sent.clear()
+        self._mourned.clear()
+        self._probes.clear()
+        self._in_flight = 0
+        self._loss_due = self._pace_due = inf
 
     def _probe_due(self) -> float:
         if not self._sent:
@@ -299,3 +318,15 @@ class Flow:
 
     def _typical(self) -> float:
         return self.round_trip.smoothed or FIRST_GUESS
+
+
+def _named(receipt: Receipt, sent: dict[int, _Sent]) -> list[int]:
+    """Those of the datagrams of which the receipt says that they arrived."""
+    named = []
+    for number in sent:
+        behind = receipt.newest - number
+        if behind < 0:
+            break
+        if behind < SEEN and receipt.seen >> behind & 1:
+            named.append(number)
+    return named

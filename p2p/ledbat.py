@@ -72,6 +72,7 @@ class Ledbat:
         "_base",
         "_began",
         "_delays",
+        "_doubling",
         "_held",
         "_next",
         "_reduced",
@@ -83,7 +84,8 @@ class Ledbat:
 
     def __init__(self) -> None:
         self.window = float(LEAST)  # bytes that may be on their way
-        self._threshold = inf  # bytes until which the window doubles in a round trip
+        self._doubling = True  # in each round trip, until there is a queue or
+        self._threshold = inf  # bytes are reached
         self._delays: deque[float] = deque(maxlen=FILTER)
         self._round_trips: deque[float] = deque(maxlen=FILTER)
         self._base = Least()  # of the delays
@@ -116,13 +118,11 @@ class Ledbat:
         if now < self._held:
             return
         queue = self.queue
-        if self.window < self._threshold:
-            if queue > ENOUGH:
-                self._level(smoothed, now)
-            elif wanted:
+        if self._doubling:
+            if wanted and queue <= ENOUGH:
                 self.window = min(self.window + size, self._threshold)
-                if self.window == self._threshold:
-                    self._level(smoothed, now)
+            if queue > ENOUGH or self.window >= self._threshold:
+                self._level(smoothed, now)
             return
         if now >= self._next and wanted:
             self._slow_down(smoothed, now)
@@ -138,15 +138,16 @@ class Ledbat:
         if sent <= self._reduced:
             return
         self._reduced = now
-        doubling = self.window < self._threshold
         self.window = max(self.window / 2, float(LEAST))
-        if doubling:
+        if self._doubling:
             self._level(smoothed, now)
 
     def collapse(self, now: float) -> None:
         """Nothing arrives: begin anew, up to half of what was."""
-        self._threshold = max(self.window / 2, float(LEAST))
-        self.window = float(LEAST)
+        if self.window > LEAST:
+            self._threshold = max(self.window / 2, float(LEAST))
+            self.window = float(LEAST)
+        self._doubling = True
         self._began, self._held = now, -inf
 
     def rest(self, times: float) -> None:
@@ -156,14 +157,16 @@ class Ledbat:
 
     def _level(self, smoothed: float, now: float) -> None:
         """The doubling is over."""
-        self._threshold = 0.0
         first = self._began == -inf
+        self._doubling = False
         self._next = now + (SLOW * smoothed if first else EVERY * (now - self._began))
 
     def _slow_down(self, smoothed: float, now: float) -> None:
         self._threshold = self.window
         self.window = float(LEAST)
+        self._doubling = True
         self._began, self._held = now, now + SLOW * smoothed
+        self._reduced = now  # what is lost of the old window says nothing about this one
 
 
 class Pacer:

@@ -19,7 +19,8 @@ from p2p.sessions import Destination
 
 RATE = 1.25e6  # bytes a second: 10 Mbit/s
 ONE_WAY = 0.025  # seconds
-BUFFER = 4 * RATE * 2 * ONE_WAY  # bytes: four times what the line itself holds
+HOLDS = RATE * 2 * ONE_WAY  # bytes that are on the line itself
+BUFFER = 4 * HOLDS
 SENDER = Destination(Address("10.0.0.1", 1), None)
 RECEIVER = Destination(Address("10.0.0.2", 1), None)
 
@@ -27,10 +28,10 @@ RECEIVER = Destination(Address("10.0.0.2", 1), None)
 class Line:
     """A narrow line with a queue before it, and a way back that is as long and wide."""
 
-    def __init__(self, rate: float = RATE) -> None:
+    def __init__(self, buffer: float = BUFFER) -> None:
         self.now = 0.0
         self.queues: list[tuple[float, float]] = []  # when, and seconds of queue
-        self._rate = rate
+        self._buffer = buffer
         self._free = 0.0  # when the line will be
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
@@ -43,8 +44,8 @@ class Line:
     def forth(self, size: int, action: Callable[..., None], *arguments: Any) -> None:
         """Through the queue; what finds it full is lost."""
         queue = max(self._free - self.now, 0.0)
-        if queue * self._rate + size <= BUFFER:
-            self._free = self.now + queue + size / self._rate
+        if queue * RATE + size <= self._buffer:
+            self._free = self.now + queue + size / RATE
             self.call_at(self._free + ONE_WAY, action, *arguments)
 
     def back(self, action: Callable[..., None], *arguments: Any) -> None:
@@ -68,10 +69,11 @@ class Line:
 class Upload:
     """A courier that always has more to send, and the one that it sends to."""
 
-    def __init__(self, line: Line, seed: int, start: float = 0.0) -> None:
+    def __init__(self, line: Line, seed: int, start: float = 0.0, jitter: float = 0.0) -> None:
         self.arrived: list[tuple[float, int]] = []
         self.clock = 0.0  # seconds that the receiver's clock is ahead
         self._line = line
+        self._jitter = jitter  # seconds
         self._rng = Random(seed)
         self._sender, self._receiver = (
             Courier(CourierConfig(), 1 << 20, self._rng.randbytes) for _ in range(2)
@@ -93,7 +95,7 @@ class Upload:
         while self._sender.waiting < 2:
             assert self._sender.send(RECEIVER, self._rng.randbytes(1 << 20), 30.0, now)
         while (out := self._sender.poll_transmit(now)) is not None:
-            self._line.forth(len(out[1]), self._at_receiver, out[1])
+            self._line.forth(len(out[1]), self._on_line, out[1])
         while (out := self._receiver.poll_transmit(now)) is not None:
             self._line.back(self._at_sender, out[1])
         for courier in self._alarms:
@@ -106,6 +108,10 @@ class Upload:
         self._alarms[courier] = inf
         courier.handle_timeout(self._line.now)
         self._pump()
+
+    def _on_line(self, datagram: bytes) -> None:
+        late = self._line.now + self._rng.random() * self._jitter
+        self._line.call_at(late, self._at_receiver, datagram)
 
     def _at_receiver(self, datagram: bytes) -> None:
         self.arrived.append((self._line.now, len(datagram)))
@@ -164,6 +170,22 @@ def test_one_flow_fills_the_line_and_keeps_the_queue_short() -> None:
     line.run(40.0)
     assert upload.rate(5.0, 40.0) >= 0.85 * RATE
     assert line.queue(0.0, 0.95) <= TARGET + 0.02
+
+
+def test_a_queue_too_short_for_the_target_is_overfilled_now_and_then_and_used_all_the_same() -> (
+    None
+):
+    line = Line(HOLDS / 2)
+    upload = Upload(line, 1)
+    line.run(30.0)
+    assert upload.rate(5.0, 30.0) >= 0.75 * RATE
+
+
+def test_datagrams_that_overtake_one_another_are_not_taken_for_lost_for_long() -> None:
+    line = Line()
+    upload = Upload(line, 1, jitter=0.005)
+    line.run(30.0)
+    assert upload.rate(10.0, 30.0) >= 0.3 * RATE  # three that came first would leave 0.2
 
 
 def test_beside_one_tcp_it_takes_a_fifth_at_most() -> None:

@@ -90,7 +90,10 @@ def nobody() -> Address:
         return Address(*free.getsockname())
 
 
-AUTO, UDP, TCP = (EndpointConfig(transport=transport) for transport in ("auto", "udp", "tcp"))
+# Whoever waits long is not mistaken for somebody who does not answer on a machine that is busy.
+AUTO, UDP, TCP = (
+    EndpointConfig(transport=transport, give_way=PATIENCE) for transport in ("auto", "udp", "tcp")
+)
 
 
 @pytest.mark.parametrize("sealed", [False, True])
