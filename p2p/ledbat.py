@@ -12,10 +12,9 @@ datagrams for two round trips, and the queue empties and shows the line as it is
 target the window shrinks in proportion to itself, where RFC 6817 takes one datagram at a time and a
 queue that doubling has overfilled would stay for ten seconds.
 
-The two clocks need not agree, but one may be set while we measure. Where the one-way delay moved
-and the round trip did not, it was the clock: a queue is never taken to be longer than the rise of
-the round trip, and a delay that falls below the least one by more than a route could change starts
-a new base, which allows for the queue that the round trip shows.
+The two clocks need not agree, but one may be set while we measure. A delay that grew by that shows
+no queue: a queue is never taken to be longer than the rise of the round trip. One that shrank by it
+makes the queue of that moment the base, until the next slow-down.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ LEAST = 2 * MAX_DATAGRAM  # bytes; the window at first, and always
 BUCKETS, BUCKET = 10, 60.0  # how many, and seconds each: how long a least delay counts
 FILTER = 4  # delays, of which the least is the one now: others waited for something else
 ENOUGH = 0.75 * TARGET  # seconds of queue that end the doubling at first
-STEP = 0.1  # seconds that no route becomes shorter by
 PACE = 1.25  # of the window in a round trip
 BURST = 16 * MAX_DATAGRAM  # bytes that may leave at once
 SLOW, EVERY = 2, 9  # round trips of a slow-down, and pauses between two in its durations
@@ -58,11 +56,6 @@ class Least:
         if self._buckets and self._buckets[-1][0] == minute:
             sample = min(sample, self._buckets.pop()[1])
         self._buckets.append((minute, sample))
-
-    def restart(self, value: float, now: float) -> None:
-        """Forget all that was."""
-        self._buckets.clear()
-        self.measure(value, now)
 
 
 class Ledbat:
@@ -107,9 +100,6 @@ class Ledbat:
         """Take in a one-way delay, from any zero, and the round trip of the same datagram."""
         self._shortest.measure(round_trip, now)
         self._round_trips.append(round_trip)
-        if delay < self._base.value - STEP and self._delays:
-            self._base.restart(delay - (round_trip - self._shortest.value), now)
-            self._delays.clear()
         self._delays.append(delay)
         self._base.measure(delay, now)
 
