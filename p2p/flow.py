@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
-from p2p.frames import FRAGMENT, SEEN, Fragment, Receipt, change, pieces, ticks
+from p2p.frames import FRAGMENT, KEEP_BACK, SEEN, Fragment, Receipt, change, pieces, ticks
 from p2p.ledbat import Ledbat, Pacer
 from p2p.packet import MAX_DATAGRAM
 from p2p.rtt import RoundTrip
@@ -28,7 +28,6 @@ PACKETS = 3  # that were sent later and have arrived: RFC 9002, 6.1.1
 MOST_PACKETS = SEEN // 2  # the same, where they overtake one another
 REORDERING = 9 / 8  # of a round trip: RFC 9002, 6.1.2
 GRANULE = 0.001  # seconds; the least that a timer waits
-DELAY = 0.02  # seconds that a receiver keeps a receipt back, at most
 FIRST_GUESS = 0.1  # seconds of a round trip before the first is measured. RFC 9002 has 0.333 for
 # handshakes with strangers; we have heard from this peer, and a probe too early costs a datagram.
 PROBES = 2  # datagrams for each probe timeout: RFC 9002, 6.2.4
@@ -314,7 +313,7 @@ class Flow:
 
     def _timeout(self) -> float:
         variation = self.round_trip.variation or FIRST_GUESS / 2
-        return self._typical() + max(4 * variation, GRANULE) + DELAY
+        return self._typical() + max(4 * variation, GRANULE) + KEEP_BACK
 
     def _typical(self) -> float:
         return self.round_trip.smoothed or FIRST_GUESS

@@ -24,6 +24,7 @@ from p2p.packet import MAX_DATAGRAM
 
 MARK = 0xC1
 SEEN = 256  # datagrams a receipt speaks of
+KEEP_BACK = 0.02  # seconds that a receipt waits for more to speak of, at most
 
 _PLAIN, _PROMPT, _RECEIPT = 1, 2, 3
 _FRAGMENT = struct.Struct(">BBQQQIII")

@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from p2p.frames import SEEN, Fragment, Receipt, pieces, ticks
+from p2p.frames import KEEP_BACK, SEEN, Fragment, Receipt, pieces, ticks
 from p2p.seal import Window
 
 EVERY = 8  # datagrams until a receipt is due
-DELAY = 0.02  # seconds until it is due, at most
 _MASK = (1 << SEEN) - 1
 
 
@@ -101,7 +100,7 @@ class Inflow:
         self._count += 1
         # A gap is told at once, so that it is filled soon.
         at_once = fragment.prompt or ahead != 1 or self._count >= EVERY
-        self.due = now if at_once else min(self.due, now + DELAY)
+        self.due = now if at_once else min(self.due, now + KEEP_BACK)
 
     def receipt(self, now: float) -> Receipt:
         """What to tell the sender."""
