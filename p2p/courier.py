@@ -85,6 +85,7 @@ Event = Arrived | Delivered | GivenUp
 class _Lane:
     to: Destination
     flow: Flow
+    armed: float = inf  # what its timer is set to
 
 
 class Courier:
@@ -107,7 +108,8 @@ class Courier:
         self._held = 0  # bytes of incomplete streams
         self._ready: dict[Key, None] = {}  # lanes that may have something to send, in turn
         self._owing: dict[Key, None] = {}  # sources to whom a receipt is due
-        self._timers: Timers[tuple[Key, bool]] = Timers()  # of lanes (True) and of sources
+        self._lane_timers: Timers[Key] = Timers()
+        self._receipt_timers: Timers[Key] = Timers()
 
     @property
     def waiting(self) -> int:
@@ -194,18 +196,20 @@ class Courier:
         self._held += source.held - held
         if source.due <= now:
             self._owing[key] = None
-        else:
-            self._timers.set((key, False), min(source.due, now + self._config.forget))
+        elif source.due < inf and key not in self._receipt_timers:
+            self._receipt_timers.set(key, source.due)
         return [] if stream is None else [Arrived(stream)]
 
     def handle_timeout(self, now: float) -> list[Event]:
         """Do what is due. Calling early does nothing."""
+        self._forget_silent(now)
+        for key in self._receipt_timers.pop_expired(now):
+            if key in self._sources:
+                self._owing[key] = None
         events: list[Event] = []
-        for key, sending in self._timers.pop_expired(now):
-            if not sending:
-                self._wake_source(key, now)
-                continue
+        for key in self._lane_timers.pop_expired(now):
             lane = self._lanes[key]
+            lane.armed = inf
             events += [GivenUp(lane.to, gone.data) for gone in lane.flow.handle_timeout(now)]
             if lane.flow.transfers or now < lane.flow.active + self._config.forget:
                 self._touch(key, lane)
@@ -214,16 +218,14 @@ class Courier:
                 self._ready.pop(key, None)
         return events
 
-    def _wake_source(self, key: Key, now: float) -> None:
-        source, _ = self._sources[key]
-        if now >= source.last + self._config.forget:
+    def _forget_silent(self, now: float) -> None:
+        while self._sources:
+            key, (source, _) = next(iter(self._sources.items()))
+            if now < source.last + self._config.forget:
+                return
             self._held -= source.held
             del self._sources[key]
             self._owing.pop(key, None)
-        elif source.due <= now:
-            self._owing[key] = None
-        else:
-            self._timers.set((key, False), min(source.due, source.last + self._config.forget))
 
     def poll_transmit(self, now: float) -> tuple[Destination, bytes] | None:
         """The next datagram and where to, or None until something arrives or `next_timeout`."""
@@ -234,7 +236,8 @@ class Courier:
             if receipt is not None:
                 return origin, receipt.encode()
             del self._owing[key]
-            self._timers.set((key, False), min(source.due, source.last + self._config.forget))
+            if source.due < inf:
+                self._receipt_timers.set(key, source.due)
         while self._ready:
             key = next(iter(self._ready))
             del self._ready[key]
@@ -248,7 +251,11 @@ class Courier:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called: absolute seconds, `inf` for never."""
-        return self._timers.next()
+        forget = inf
+        if self._sources:
+            source, _ = next(iter(self._sources.values()))
+            forget = source.last + self._config.forget
+        return min(self._lane_timers.next(), self._receipt_timers.next(), forget)
 
     # timers ---------------------------------------------------------------------------------------
 
@@ -259,8 +266,11 @@ class Courier:
 
     def _arm(self, key: Key, lane: _Lane) -> None:
         due = lane.flow.next_timeout()
-        end = lane.flow.active + self._config.forget if due == inf else due
-        self._timers.set((key, True), end)
+        if due == inf:
+            due = lane.flow.active + self._config.forget
+        if due != lane.armed:  # whatever a peer sends us, there are not more timers than changes
+            lane.armed = due
+            self._lane_timers.set(key, due)
 
 
 def _key(to: Destination) -> Key:

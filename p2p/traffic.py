@@ -21,8 +21,8 @@ class EndpointConfig:
     makes sessions uses TCP always."""
 
     short_stream: int = 16 << 10
-    """Bytes of a stream that goes in datagrams if it can. 15 datagrams: they leave in one burst of
-    the pacing, and a connection that has to be made first would take them longer."""
+    """Bytes of a stream that goes in datagrams if it can. 15 datagrams take four round trips from
+    the smallest window, as many as a connection that has to be made first."""
 
     give_way: float = 1.0
     """Seconds without an answer until a stream in datagrams goes by TCP instead: two probe timeouts

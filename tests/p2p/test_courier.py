@@ -335,6 +335,23 @@ def test_sources_are_limited_and_forgotten_when_they_are_silent() -> None:
     assert courier.next_timeout() == inf
 
 
+def test_a_peer_that_keeps_sending_does_not_make_us_keep_timers() -> None:
+    world = World()
+    world.send(0, 1, b"x")
+    (flow,) = world.couriers[0]._by_id
+    world.run(1.0)
+    for number in range(2000):
+        now = 1.0 + number * 0.001
+        world.couriers[0].receive(PEERS[1], Receipt(flow, 0, 0, 0, 1).encode(), now)
+        world.couriers[1].receive(PEERS[0], fragment(5, 0, MAX, 9, number), now)
+        for courier in world.couriers:
+            courier.handle_timeout(now)
+            while courier.poll_transmit(now):
+                pass
+    for courier in world.couriers:
+        assert len(courier._lane_timers._heap) + len(courier._receipt_timers._heap) < 20
+
+
 def test_one_source_that_begins_flow_after_flow_holds_two() -> None:
     courier = Courier(CourierConfig(), MAX, Random(0).randbytes)
     for flow in range(100):
