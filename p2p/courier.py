@@ -52,8 +52,8 @@ class CourierConfig:
     TCP."""
 
     forget: float = 60.0
-    """Seconds without a datagram until a source, and what it left incomplete, is forgotten, and a
-    flow is ended. Twice the time for which a sender goes on trying."""
+    """Seconds without a datagram until a source, or a stream of one that stays, is forgotten, and
+    a flow is ended. Twice the time for which a sender goes on trying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Courier:
             if len(self._sources) >= self._config.most_sources:
                 return []
             config = self._config
-            source = Source(config.unfinished_bytes // 2, config.most_unfinished)
+            source = Source(config.unfinished_bytes // 2, config.most_unfinished, config.forget)
         self._sources[key] = (source, origin)
         held = source.held
         stream = source.receive(fragment, self._config.unfinished_bytes - self._held, now)

@@ -2,7 +2,8 @@
 
 What arrives is kept, and nothing is kept for what is only announced, so a source makes us hold no
 more than it has sent. Whatever finds no room is not acknowledged, and the sender slows down; what
-was acknowledged is held until its stream is complete, or its flow has been silent for long.
+was acknowledged is held until its stream is complete, or nothing more of it has come for so long
+that the sender must have given it up.
 
 Streams are numbered in each flow, and a window over these numbers remembers which were complete,
 so each is handed on once, however often its fragments come. A source that restarts begins a new
@@ -24,6 +25,7 @@ _MASK = (1 << SEEN) - 1
 @dataclass(slots=True)
 class _Unfinished:
     size: int
+    last: float  # when something of it came
     held: int = 0  # bytes
     parts: dict[int, bytes] = field(default_factory=dict)
 
@@ -33,13 +35,15 @@ class Inflow:
 
     Args:
         most: unfinished streams at a time.
+        forget: seconds until one of which nothing more comes is dropped for another.
     """
 
-    def __init__(self, id: int, most: int) -> None:
+    def __init__(self, id: int, most: int, forget: float) -> None:
         self.id = id
         self.held = 0  # bytes of unfinished streams
         self.due = inf  # when the next receipt is
         self._most = most
+        self._forget = forget
         self._unfinished: dict[int, _Unfinished] = {}
         self._complete = Window()
         self._newest = -1
@@ -63,17 +67,25 @@ class Inflow:
         if self._complete.admits(fragment.transfer):
             unfinished = self._unfinished.get(fragment.transfer)
             if unfinished is None:
+                self._drop_abandoned(now)
                 if len(self._unfinished) >= self._most:
                     return None
-                unfinished = _Unfinished(fragment.size)
+                unfinished = _Unfinished(fragment.size, now)
             if unfinished.size != fragment.size:
                 return None
             if fragment.place not in unfinished.parts:
                 if len(fragment.data) > room:
                     return None
+                unfinished.last = now
                 stream = self._keep(unfinished, fragment)
         self._note(fragment, now)
         return stream
+
+    def _drop_abandoned(self, now: float) -> None:
+        for transfer, unfinished in list(self._unfinished.items()):
+            if now >= unfinished.last + self._forget:
+                del self._unfinished[transfer]
+                self.held -= unfinished.held
 
     def _keep(self, unfinished: _Unfinished, fragment: Fragment) -> bytes | None:
         parts = unfinished.parts
@@ -115,12 +127,14 @@ class Source:
     Args:
         most_bytes: of all its unfinished streams.
         most_streams: that are unfinished at a time, in each flow.
+        forget: seconds until one of which nothing more comes is dropped for another.
     """
 
-    def __init__(self, most_bytes: int, most_streams: int) -> None:
+    def __init__(self, most_bytes: int, most_streams: int, forget: float) -> None:
         self.last = -inf  # when something came
         self._most_bytes = most_bytes
         self._most_streams = most_streams
+        self._forget = forget
         self._flows: dict[int, Inflow] = {}
 
     @property
@@ -143,7 +157,7 @@ class Source:
         self.last = now
         flow = self._flows.get(fragment.flow)
         if flow is None:
-            flow = Inflow(fragment.flow, self._most_streams)
+            flow = Inflow(fragment.flow, self._most_streams, self._forget)
             self._flows[fragment.flow] = flow
             if len(self._flows) > 2:
                 del self._flows[next(iter(self._flows))]

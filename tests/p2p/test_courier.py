@@ -318,6 +318,17 @@ def test_unfinished_streams_are_limited_and_what_finds_no_room_is_not_acknowledg
     assert courier.unfinished_bytes == 10 * FRAGMENT
 
 
+def test_what_a_sender_has_given_up_is_dropped_for_what_it_sends_later() -> None:
+    courier = Courier(CourierConfig(most_unfinished=2, forget=60.0), MAX, Random(0).randbytes)
+    for number, now, taken in ((0, 0.0, True), (1, 1.0, True), (2, 59.0, False), (3, 60.5, True)):
+        courier.receive(PEERS[0], fragment(number, 0, MAX, number=number), now)
+        courier.handle_timeout(now)
+        (flow,) = courier._sources[PEERS[0].peer or PEERS[0].address][0]._flows.values()
+        assert (number in flow._unfinished) == taken
+    assert courier.unfinished == 2
+    assert courier.unfinished_bytes == 2 * FRAGMENT
+
+
 def test_sources_are_limited_and_forgotten_when_they_are_silent() -> None:
     config = CourierConfig(most_sources=3, forget=60.0)
     courier = Courier(config, MAX, Random(0).randbytes)
