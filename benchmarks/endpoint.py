@@ -12,14 +12,17 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from p2p.endpoint import CHUNK, Endpoint
 from p2p.packet import MAX_DATAGRAM, Channel, Packet
 from p2p.peer import Address
+from p2p.traffic import EndpointConfig
 
 LOCAL = Address("127.0.0.1", 0)
 BURST = 50  # datagrams sent before they are read: less than the smallest kernel buffer holds
@@ -125,10 +128,12 @@ async def bare_stream() -> float:
         return STREAM / (perf_counter() - began)
 
 
-async def endpoint_stream() -> float:
+async def endpoint_stream(transport: Literal["tcp", "udp"] = "tcp") -> float:
     """Bytes a second through two endpoints, one packet, over a connection that is made first."""
     arrived: asyncio.Queue[int] = asyncio.Queue()
-    source, target = Endpoint(print), Endpoint(lambda packet: arrived.put_nowait(len(packet.data)))
+    config = EndpointConfig(transport=transport)
+    source = Endpoint(print, config=config)
+    target = Endpoint(lambda packet: arrived.put_nowait(len(packet.data)), config=config)
     await source.open(LOCAL)
     address = await target.open(LOCAL)
     source.send(Packet(address, b"warm", Channel.STREAM))
@@ -172,7 +177,8 @@ async def main() -> None:
         "MB per second",
         1e6,
         ("bare sockets, two threads", bare_stream),
-        ("Endpoint", endpoint_stream),
+        ("Endpoint, by TCP", endpoint_stream),
+        ("Endpoint, in datagrams", partial(endpoint_stream, "udp")),
     )
 
 

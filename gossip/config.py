@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -61,6 +61,10 @@ class Config:
 
     state_dir: Path | None = None
     """Where identity, checkpoints and api.json live. None: nothing is kept."""
+
+    transport: Literal["auto", "udp", "tcp"] = "auto"
+    """How updates travel. auto: short ones by UDP to whoever answers there, others by TCP, and all
+    by UDP while TCP fails. udp: all by UDP. tcp: everything by TCP, for networks that block UDP."""
 
     api: str = "127.0.0.1:0"
     """HOST:PORT of the local API; loopback only."""

@@ -32,6 +32,7 @@ from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
 from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
+from p2p.traffic import EndpointConfig
 
 log = logging.getLogger("gossip")
 
@@ -76,7 +77,8 @@ class Host:
             identity = self._identity(stack)
             credentials = self._credentials(identity)
             listen = await self._listen()
-            self.endpoint = Endpoint(self._on_packet, credentials=credentials)
+            travel = EndpointConfig(transport=self.config.transport)
+            self.endpoint = Endpoint(self._on_packet, config=travel, credentials=credentials)
             listen = await self.endpoint.open(listen)
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, await self._advertised(listen))

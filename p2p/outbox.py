@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -123,13 +123,24 @@ class Outbox:
     """Streams that wait, in one lane for each destination; a lane sends one at a time.
 
     What does not fit is dropped, rather than what waits: that may be on its way already. When a
-    destination fails, all that waits for it is dropped.
+    destination fails, all that waits for it is dropped, unless there is another way.
+
+    Args:
+        detour: told that a destination fails, and each stream that waits for it; whether it
+            carries the stream.
     """
 
-    def __init__(self, client: Client, traffic: Traffic, config: EndpointConfig) -> None:
+    def __init__(
+        self,
+        client: Client,
+        traffic: Traffic,
+        config: EndpointConfig,
+        detour: Callable[[Destination, bytes], bool],
+    ) -> None:
         self._client = client
         self._traffic = traffic
         self._config = config
+        self._detour = detour
         self._lanes: dict[Destination, deque[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -174,7 +185,9 @@ class Outbox:
                     self._traffic.dropped_out += 1
                     log.debug("%s refused a stream of %d bytes: %d", to.address, size, status)
         except UNREACHABLE as error:
-            log.debug("no stream to %s, %d dropped: %r", to.address, len(lane), error)
+            log.debug("no stream to %s, %d waited: %r", to.address, len(lane), error)
+            while lane and self._detour(to, lane[0]):
+                lane.popleft()
         finally:
             self._traffic.dropped_out += len(lane)
             del self._lanes[to]

@@ -15,7 +15,7 @@ class Channel(Enum):
     """How a packet travels."""
 
     DATAGRAM = "datagram"  # best effort, at most MAX_DATAGRAM bytes: UDP
-    STREAM = "stream"  # reliable while both live, at most MAX_STREAM bytes: HTTP over TCP
+    STREAM = "stream"  # reliable while both live, at most MAX_STREAM bytes: TCP, or in datagrams
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,9 +174,13 @@ class Sessions:
 
     # datagrams -----------------------------------------------------------------------------------
 
+    def peer_at(self, destination: Destination) -> PeerId | None:
+        """Whom a datagram to this destination is sealed for; None if we do not know yet."""
+        return destination.peer or self._at.get(destination.address)
+
     def seal(self, destination: Destination, data: bytes, now: float) -> Sealed | None:
         """The datagram to send; None if there is no session to send it on."""
-        peer = destination.peer or self._at.get(destination.address)
+        peer = self.peer_at(destination)
         known = None if peer is None else self._known.get(peer)
         kept = None if known is None else self._usable(known, now)
         if peer is None or known is None or kept is None:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from p2p.courier import CourierConfig
 from p2p.packet import MAX_STREAM
 from p2p.sessions import SessionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointConfig:
-    """What strangers and slow peers may cost."""
+    """How packets travel, and what strangers and slow peers may cost."""
+
+    transport: Literal["auto", "udp", "tcp"] = "auto"
+    """How streams travel. auto: short ones in datagrams to whoever answers by UDP, others by TCP;
+    of any length in datagrams while TCP fails and UDP does not. udp: all in datagrams. tcp: all by
+    TCP, datagrams too, for networks that block UDP; nothing is sent by UDP. The handshake that
+    makes sessions uses TCP always."""
+
+    short_stream: int = 16 << 10
+    """Bytes of a stream that goes in datagrams if it can. 15 datagrams take four round trips from
+    the smallest window, as many as a connection that has to be made first."""
+
+    give_way: float = 1.0
+    """Seconds without an answer until a stream in datagrams goes by TCP instead: two probe timeouts
+    in vain, at first. The other end may get it twice, if only its answers were lost."""
+
+    try_again: float = 60.0
+    """Seconds after which a way that has failed is tried again: TCP, while UDP works, and UDP for
+    short streams. A guess; where nothing answers by TCP, that holds a stream up for `connect`."""
+
+    courier: CourierConfig = field(default_factory=CourierConfig)
+    """What streams in datagrams may cost."""
 
     most_connections: int = 256
     """Inbound connections at a time, and destinations that streams wait for. A guess."""
@@ -91,9 +114,10 @@ class EndpointConfig:
 class Traffic:
     """Counters of one endpoint since it was made.
 
-    Bytes are those of the packets themselves, datagrams and streams together. Not counted: the
-    headers of IP, UDP, TCP and HTTP, what TCP repeats, and the part of a stream that moved before
-    it broke off.
+    Bytes are those of the packets themselves, datagrams and streams together. Of a stream that
+    travels in datagrams, everything in these counts as it leaves and as it comes: what is sent
+    again, the heads of fragments, and receipts. Not counted: the headers of IP, UDP, TCP and HTTP,
+    seals, what TCP repeats, and the part of a stream that moved by TCP before it broke off.
     """
 
     bytes_sent: int = 0

@@ -61,6 +61,7 @@ def test_the_command_line_has_the_last_word_where_it_says_something(tmp_path: Pa
         ("threads = 'x'", ["threads", "integer", "'x'"]),
         ("threads = 0", ["threads is at least 1, not 0"]),
         ("swarm = 3", ["swarm", "3"]),
+        ("transport = 'pigeon'", ["transport", "'auto', 'udp' or 'tcp'", "'pigeon'"]),
         ("join = '10.0.0.5:7946'", ["join", "'10.0.0.5:7946'"]),
         ("listen = '127.0.0.1'", ["listen: '127.0.0.1' is not HOST:PORT"]),
         ("api = '127.0.0.1:65536'", ["api: '127.0.0.1:65536' is not HOST:PORT"]),

@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
@@ -85,10 +86,15 @@ def completed(node: Node) -> int:
     return node.agent.stats.exchanges
 
 
-def test_two_models_come_together_in_their_mean() -> None:
+@pytest.mark.parametrize("transport", ["auto", "udp", "tcp"])
+def test_two_models_come_together_in_their_mean(transport: Literal["auto", "udp", "tcp"]) -> None:
     async def check() -> None:
         learners = Still(1.0), Still(3.0)
-        async with Node(learners[0], CONFIG) as a, Node(learners[1], joining(a)) as b:
+        config = replace(CONFIG, transport=transport)
+        async with (
+            Node(learners[0], config) as a,
+            Node(learners[1], joining(a, transport=transport)) as b,
+        ):
             await eventually("one model", lambda: float((a.agent.x - b.agent.x).abs().max()) < 1e-3)
             assert torch.allclose(a.agent.x, torch.full((SIZE,), 2.0), atol=1e-2)
             await eventually("metrics", lambda: abs(b.metrics.get("mean", 0) - 2.0) < 1e-2)
