@@ -372,8 +372,11 @@ class Swarm:
         """Ask somebody for a link if one is missing."""
         if self._links.room <= 0:
             return  # the next link that goes down starts this again
-        # half as many as are missing: who has no room gives us a place between two
-        for candidate in self._overlay.candidates((self._links.room + 1) // 2):
+        # half as many as are missing, since who has no room gives us a place between two; who has
+        # no link at all takes no such care
+        missing = self._links.room
+        most = (missing + 1) // 2 if self._links.up else 2 * missing
+        for candidate in self._overlay.candidates(most):
             self._links.request(candidate, now)
         if not self._links.up:
             for seed in self._seeds:

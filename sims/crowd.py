@@ -15,7 +15,7 @@ from p2p import Address, Peer, PeerDown, PeerId, Swarm, SwarmConfig
 from sims.network import Link, Network
 
 PORT = 7946
-REPAIR = 8.0  # seconds; the first requests are answered or given up (`LinkConfig`): 7.5 s
+REPAIR = 8.0  # seconds: one round of requests, answered or given up (`LinkConfig`)
 
 
 def peer(index: int) -> Peer:
