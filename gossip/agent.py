@@ -30,6 +30,7 @@ from gossip.exchange import (
     ExchangeEvent,
     ExchangeUndone,
     LinkOpened,
+    PayloadRejected,
     Receipt,
 )
 from gossip.messages import MOST_SAMPLES
@@ -180,7 +181,11 @@ class Agent:
 
     def receive(self, packet: Packet, now: float) -> list[AgentEvent]:
         """Take a packet from the network. Never raises on a peer's bytes."""
-        return self._follow(self.swarm.receive(packet, now), now)
+        events = self._follow(self.swarm.receive(packet, now), now)
+        for event in list(events):
+            if isinstance(event, PayloadRejected):
+                events += self._follow(self.swarm.blame(packet.peer, event.reason, now), now)
+        return events
 
     def handle_timeout(self, now: float) -> list[AgentEvent]:
         """Do what is due. Calling early does nothing."""

@@ -29,10 +29,10 @@ from ipaddress import ip_address
 from p2p.certificates import Credentials
 from p2p.dialler import Dialler
 from p2p.errors import P2PError, PortInUse
-from p2p.inbox import Deliver, Inbox
+from p2p.inbox import Deliver, Failed, Inbox
 from p2p.outbox import CHUNK, Client, Outbox
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
-from p2p.peer import Address
+from p2p.peer import Address, PeerId
 from p2p.seal import OVERHEAD
 from p2p.sessions import Destination, Sessions
 from p2p.traffic import EndpointConfig, Traffic
@@ -55,6 +55,7 @@ class Endpoint:
         max_stream: bytes; a longer stream is refused.
         credentials: who we are and which network we belong to. None: packets travel in the clear,
             from and to anybody.
+        on_failed: called with every inbound handshake that fails: from where, and why.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Endpoint:
         max_stream: int = MAX_STREAM,
         config: EndpointConfig = _DEFAULTS,
         credentials: Credentials | None = None,
+        on_failed: Failed = lambda source, why: None,
     ) -> None:
         self.traffic = Traffic()
         self._on_packet = on_packet
@@ -77,7 +79,7 @@ class Endpoint:
             self._sessions = Sessions(me, config.sessions, secrets.token_bytes)
             self._longest += OVERHEAD
         self._inbox = Inbox(
-            self._deliver, self.traffic, max_stream, config, credentials, self._sessions
+            self._deliver, self.traffic, max_stream, config, credentials, self._sessions, on_failed
         )
 
     async def open(self, listen: Address) -> Address:
@@ -121,6 +123,20 @@ class Endpoint:
     def waiting(self) -> int:
         """Datagrams that wait for a session."""
         return 0 if self._sessions is None or self._udp is None else self._dialler.waiting
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """How long everything is whose length `EndpointConfig` limits; empty while not open."""
+        if self._udp is None:
+            return {}
+        return {"unsealed": self.waiting} | self._outbox.queues | self._inbox.queues
+
+    def expel(self, peer: PeerId) -> None:
+        """Forget the sessions with a peer and break off its connections. It may come back, unless
+        the credentials do not admit it."""
+        if self._sessions is not None:
+            self._sessions.forget(peer)
+        self._inbox.expel(peer)
 
     def send(self, packet: Packet) -> None:
         """Send a packet, or drop and count it; never waits.

@@ -13,7 +13,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 from ipaddress import ip_address
 from typing import Any, cast
@@ -41,6 +40,7 @@ PEER_AT_FAULT = (http.HttpProcessingError, web.RequestPayloadError, ConnectionEr
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
 
 Deliver = Callable[[Packet], None]
+Failed = Callable[[Address, str], None]  # whose handshake has failed, and why
 
 
 class Inbox:
@@ -54,6 +54,7 @@ class Inbox:
         config: EndpointConfig,
         credentials: Credentials | None,
         sessions: Sessions | None,
+        on_failed: Failed,
     ) -> None:
         self.traffic = traffic
         self.connections: dict[Connection, bytes] = {}  # and where each comes from
@@ -62,6 +63,7 @@ class Inbox:
         self._config = config
         self._credentials = credentials
         self._sessions = sessions
+        self._on_failed = on_failed
         self._pending = 0  # bytes of bodies that are not complete
         self._arriving: dict[Connection, asyncio.Task[None]] = {}  # the oldest first
         self._from_one = Buckets[bytes](config.handshake_rate, config.handshake_burst)
@@ -136,7 +138,7 @@ class Inbox:
         if (
             len(self.connections) - self._unproven() >= self._config.most_connections
             or (same >= self._config.most_per_address and not host.is_loopback)
-            or not self._affordable(source, exempt=host.is_loopback)
+            or not self._affordable(connection.peer, source, exempt=host.is_loopback)
         ):
             self.traffic.dropped_in += 1
             return False
@@ -145,12 +147,13 @@ class Inbox:
         self.connections[connection] = source
         return True
 
-    def _affordable(self, source: bytes, *, exempt: bool) -> bool:
+    def _affordable(self, peer: Address, source: bytes, *, exempt: bool) -> bool:
         if self._credentials is None or (exempt and self._config.exempt_loopback):
             return True
         now = asyncio.get_running_loop().time()
         allowed = self._from_one.take(source, now) and self._from_all.take(None, now)
-        self.traffic.handshakes_failed += not allowed
+        if not allowed:
+            self._failed(peer, "there are too many")
         return allowed
 
     def _unproven(self) -> int:
@@ -160,20 +163,27 @@ class Inbox:
     async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; it calls `begun`."""
         secure = self._credentials is not None
+        why = "it was broken off"
         try:
-            with suppress(OSError):  # TLS errors are some of them
-                await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: connection,
-                    accepted,
-                    ssl=self._credentials.server if self._credentials else None,
-                    ssl_handshake_timeout=self._config.handshake if secure else None,
-                    ssl_shutdown_timeout=LINGER if secure else None,
-                )
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._credentials.server if self._credentials else None,
+                ssl_handshake_timeout=self._config.handshake if secure else None,
+                ssl_shutdown_timeout=LINGER if secure else None,
+            )
+        except OSError as error:  # TLS errors are some of them
+            why = getattr(error, "reason", None) or str(error) or repr(error)
         finally:
             if self._arriving.pop(connection, None):  # or it has begun
                 self.connections.pop(connection, None)
                 self.traffic.dropped_in += 1
-                self.traffic.handshakes_failed += secure
+                if secure:
+                    self._failed(connection.peer, why)
+
+    def _failed(self, source: Address, why: str) -> None:
+        self.traffic.handshakes_failed += 1
+        self._on_failed(source, why)
 
     def begun(self, connection: Connection) -> bool:
         """Whether a connection on which data may flow is to stay."""
@@ -184,6 +194,21 @@ class Inbox:
         self.traffic.handshakes += 1
         room = self._config.most_connections + self._unproven() - len(self.connections)
         return waited and room >= 0 and connection.member is not None
+
+    def expel(self, member: PeerId) -> None:
+        """Break off the connections of a member."""
+        for connection in list(self.connections):
+            if connection.member == member:
+                connection.socket.abort()
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """How much of what is limited there is."""
+        return {
+            "connections": len(self.connections) - self._unproven(),
+            "handshakes": self._unproven(),
+            "body_bytes": self._pending,
+        }
 
     # requests -------------------------------------------------------------------------------------
 
@@ -216,6 +241,8 @@ class Inbox:
         finally:
             self._pending -= body.tell()
         sender = cast(Connection, request.protocol)
+        if self._credentials is not None and peer_of(sender.socket) is None:
+            return self.refuse(403)
         if request.path == SESSION_PATH:
             return self._answer(sender.member, body.getvalue())
         packet = Packet(sender.peer, body.getvalue(), Channel.STREAM, sender.member)
