@@ -177,6 +177,10 @@ class Agent:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""
         return self._follow(self.swarm.leave(now), now)
 
+    def expel(self, peer: PeerId, reason: str, now: float) -> list[AgentEvent]:
+        """End the link with a peer, if there is one."""
+        return self._follow(self.swarm.expel(peer, reason, now), now)
+
     # the verbs -----------------------------------------------------------------------------------
 
     def receive(self, packet: Packet, now: float) -> list[AgentEvent]:

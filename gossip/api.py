@@ -13,10 +13,13 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
+from types import NoneType
 
 from aiohttp import http, web
 
+from gossip.access import Access
 from gossip.errors import ConfigError
 from p2p import Address
 
@@ -37,17 +40,26 @@ class Api:
     """The listener; use as `async with`. Raises ConfigError if the address is taken."""
 
     def __init__(
-        self, listen: Address, state_dir: Path | None, status: Callable[[], dict[str, object]]
+        self,
+        listen: Address,
+        state_dir: Path | None,
+        status: Callable[[], dict[str, object]],
+        access: Access | None = None,
     ) -> None:
         self._listen = listen
         self._file = None if state_dir is None else state_dir / FILE
         self._read_status = status
+        self._access = access
         self._token = secrets.token_urlsafe(24)
         self.address = listen
 
     async def __aenter__(self) -> Api:
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/api/v1/status", self._status)
+        if self._access is not None:
+            app.router.add_get("/api/v1/bans", self._bans)
+            app.router.add_post("/api/v1/bans", self._ban)
+            app.router.add_delete("/api/v1/bans/{who}", self._lift)
         self._runner = web.AppRunner(app, access_log=None, logger=log)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._listen.host, self._listen.port)
@@ -97,3 +109,40 @@ class Api:
 
     async def _status(self, request: web.Request) -> web.Response:
         return web.json_response(self._read_status())
+
+    async def _bans(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        return web.json_response({"bans": self._access.bans()})
+
+    async def _ban(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        try:
+            wanted = await request.json()
+            who, seconds = wanted["who"], wanted.get("seconds")
+            if not isinstance(who, str) or type(seconds) not in (float, int, NoneType):
+                raise ValueError('it takes {"who": PEER or NONCE, "seconds": NUMBER or null}')
+            if seconds is not None and not 0 < seconds < inf:
+                raise ValueError(f"seconds is a number above 0, not {seconds}")
+            self._access.ban(who, inf if seconds is None else seconds)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            return _unwritten(error)
+        return web.json_response({"bans": self._access.bans()})
+
+    async def _lift(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        who = request.match_info["who"]
+        try:
+            if not self._access.lift(who):
+                return web.json_response({"error": f"{who} is not banned"}, status=400)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            return _unwritten(error)
+        return web.json_response({"bans": self._access.bans()})
+
+
+def _unwritten(error: OSError) -> web.Response:
+    text = f"it is in effect until the node stops, but could not be written down: {error.strerror}"
+    return web.json_response({"error": text}, status=507)

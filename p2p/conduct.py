@@ -109,6 +109,8 @@ class Conduct:
 
     def blame(self, peer: PeerId, reason: str, now: float) -> PeerGraylisted | PeerBanned | None:
         """Hold a fault against a peer; what follows from it, if it is news."""
+        if self.standing(peer, now) is Standing.BANNED:
+            return None
         count = self._recent(peer, now) + 1
         faults = self._faults.pop(peer, None) or deque(maxlen=self._config.ban_at)
         faults.append(now)

@@ -55,7 +55,8 @@ class Endpoint:
         max_stream: bytes; a longer stream is refused.
         credentials: who we are and which network we belong to. None: packets travel in the clear,
             from and to anybody.
-        on_failed: called with every inbound handshake that fails: from where, and why.
+        on_failed: called with every inbound handshake that fails: from where, and why. Whom the
+            credentials do not admit is left out; they know.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from typing import Any, cast
 from aiohttp import http, web
 
 from p2p.buckets import Buckets
-from p2p.certificates import Credentials, peer_of
+from p2p.certificates import Credentials, NotAdmitted, peer_of
 from p2p.dialler import SESSION_PATH
 from p2p.outbox import PACKET_PATH
 from p2p.packet import Channel, Packet
@@ -40,7 +40,7 @@ PEER_AT_FAULT = (http.HttpProcessingError, web.RequestPayloadError, ConnectionEr
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
 
 Deliver = Callable[[Packet], None]
-Failed = Callable[[Address, str], None]  # whose handshake has failed, and why
+Failed = Callable[[Address, str], None]  # from where, and why; not of those who were not admitted
 
 
 class Inbox:
@@ -172,8 +172,10 @@ class Inbox:
                 ssl_handshake_timeout=self._config.handshake if secure else None,
                 ssl_shutdown_timeout=LINGER if secure else None,
             )
+        except NotAdmitted:
+            why = ""  # whoever decided so knows
         except OSError as error:  # TLS errors are some of them
-            why = getattr(error, "reason", None) or str(error) or repr(error)
+            why = getattr(error, "verify_message", "") or str(error.args[-1:])
         finally:
             if self._arriving.pop(connection, None):  # or it has begun
                 self.connections.pop(connection, None)
@@ -183,7 +185,8 @@ class Inbox:
 
     def _failed(self, source: Address, why: str) -> None:
         self.traffic.handshakes_failed += 1
-        self._on_failed(source, why)
+        if why:
+            self._on_failed(source, why)
 
     def begun(self, connection: Connection) -> bool:
         """Whether a connection on which data may flow is to stay."""

@@ -94,7 +94,7 @@ class Client:
             return
         self._warned.add(address)
         if isinstance(cause, NotAdmitted):
-            log.warning("%s: %s", address, cause)
+            log.warning("%s: %s", address, cause.args[0])
         else:
             log.warning(
                 "%s is not in our network (%s); its members have the same network key, and clocks "
