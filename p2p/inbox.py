@@ -66,6 +66,7 @@ class Inbox:
         self._on_failed = on_failed
         self._pending = 0  # bytes of bodies that are not complete
         self._arriving: dict[Connection, asyncio.Task[None]] = {}  # the oldest first
+        self._tasks: set[asyncio.Task[None]] = set()  # these, and those that were broken off
         self._from_one = Buckets[bytes](config.handshake_rate, config.handshake_burst)
         self._from_all = Buckets[None](config.handshake_rate_all, config.handshake_burst_all)
         self._asked = Buckets[PeerId](SESSION_RATE, SESSION_BURST)
@@ -91,7 +92,7 @@ class Inbox:
         self._listener.close()
         self._listener = None
         await asyncio.sleep(0)  # or a socket that has no transport yet would stay open
-        tasks = list(self._arriving.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -126,7 +127,10 @@ class Inbox:
                 return
             connection = Connection(self, self._http, Address(*source[:2]), self._config.idle)
             if self.admit(connection):
-                self._arriving[connection] = loop.create_task(self._begin(connection, accepted))
+                task = loop.create_task(self._begin(connection, accepted))
+                self._arriving[connection] = task
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             else:
                 accepted.close()
 
@@ -143,7 +147,7 @@ class Inbox:
             self.traffic.dropped_in += 1
             return False
         if self._unproven() >= self._config.most_handshakes:
-            next(iter(self._arriving.values())).cancel()
+            self._break_off(next(iter(self._arriving)))
         self.connections[connection] = source
         return True
 
@@ -163,7 +167,7 @@ class Inbox:
     async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; it calls `begun`."""
         secure = self._credentials is not None
-        why = "it was broken off"
+        why = "it was cut short"
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
@@ -177,11 +181,21 @@ class Inbox:
         except OSError as error:  # TLS errors are some of them
             why = getattr(error, "verify_message", "") or str(error.args[-1:])
         finally:
-            if self._arriving.pop(connection, None):  # or it has begun
-                self.connections.pop(connection, None)
-                self.traffic.dropped_in += 1
-                if secure:
-                    self._failed(connection.peer, why)
+            if connection in self._arriving:  # or it has begun, or was broken off
+                self._give_up(connection, why)
+
+    def _break_off(self, connection: Connection) -> None:
+        # At once: its task takes some turns of the loop to end, in which others arrive.
+        task = self._arriving[connection]
+        self._give_up(connection, "too many began after it")
+        task.cancel()
+
+    def _give_up(self, connection: Connection, why: str) -> None:
+        del self._arriving[connection]
+        self.connections.pop(connection, None)
+        self.traffic.dropped_in += 1
+        if self._credentials is not None:
+            self._failed(connection.peer, why)
 
     def _failed(self, source: Address, why: str) -> None:
         self.traffic.handshakes_failed += 1
