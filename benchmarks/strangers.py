@@ -49,7 +49,7 @@ def flood(address: Address) -> None:
 
     async def knock(source: str) -> None:
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(5.0):
                 reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
                 try:
                     writer.write(first)

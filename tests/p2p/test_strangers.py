@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -331,6 +334,15 @@ def test_handshakes_of_strangers_are_begun_at_a_rate_and_members_get_through() -
     run(scenario)
     assert reasons.total() == 400
     assert reasons["there are too many"] == 400 - 2 * 20
+
+
+@pytest.mark.slow
+def test_members_wait_less_than_twice_as_long_while_ten_thousand_strangers_come() -> None:
+    program = Path(__file__).parents[2] / "benchmarks" / "strangers.py"
+    result = subprocess.run(
+        [sys.executable, str(program), "--check"], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # what is shown ------------------------------------------------------------------------------------
