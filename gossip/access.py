@@ -27,6 +27,7 @@ from typing import Any, Literal
 from gossip.audit import Audit
 from gossip.errors import ConfigError
 from gossip.exchange import LinkReset
+from gossip.peer_list import PeerList
 from p2p import (
     Address,
     Conduct,
@@ -45,7 +46,6 @@ log = logging.getLogger("gossip")
 
 BANS, USES = "bans.json", "invitations.json"
 MOST_INVITATIONS = 4096  # that are in use
-MAX_FILE = 16 << 20  # bytes; of the files that we read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +102,7 @@ class Access:
     """Decides at each handshake, and remembers.
 
     Args:
+        me: this node, who is always let in: it may be among its own seeds.
         networks: ids of the networks whose keys the node has; none: nobody proves who he is.
         now: seconds, of the clock that the swarm is given.
         expel: called with a peer that must go, and why.
@@ -114,6 +115,7 @@ class Access:
     def __init__(
         self,
         config: AccessConfig,
+        me: PeerId,
         networks: Sequence[bytes],
         state_dir: Path | None,
         now: Callable[[], float],
@@ -127,6 +129,7 @@ class Access:
                 "he is; give --network-key FILE"
             )
         self._config = config
+        self._me = me
         self._state_dir = state_dir
         self._now, self._clock = now, clock
         self._expel = expel
@@ -134,22 +137,19 @@ class Access:
         self._admins = frozenset(map(PeerId.parse, config.admins))
         self._networks = frozenset(networks)
         self._examine = lru_cache(1024)(self._examine_once)
-        self._stamp: tuple[int, int, int] | None = None
-        self._listed: frozenset[PeerId] = frozenset()
-        if config.mode == "allow":
-            self._listed = self._read_list()
+        self._listed = PeerList(config.allow) if config.mode == "allow" and config.allow else ()
         self._came: dict[PeerId, tuple[str, ...]] = {}  # with which invitations, as of late
         self._uses: dict[str, tuple[int, list[str]]] = self._load(USES, _read_uses, {})
         bans, self._revoked = self._load(BANS, self._read_bans, ({}, {}))
         self.conduct = Conduct(config.conduct, bans)
 
-    def warn_uninvited(self, me: PeerId) -> None:
+    def warn_uninvited(self) -> None:
         """Say what others would say only to themselves."""
-        if self._config.mode == "invite" and me not in self._admins:
+        if self._config.mode == "invite" and self._me not in self._admins:
             log.warning(
                 "this node has no invitation, so others will not let it in; give --invitation FILE "
                 "(an admin makes one: gossip invite --for %s)",
-                me,
+                self._me,
             )
 
     # the question ---------------------------------------------------------------------------------
@@ -162,13 +162,15 @@ class Access:
         return refusal
 
     def _refusal(self, peer: PeerId, invitation: bytes | None) -> str | None:
+        if peer == self._me:
+            return None
         if self.conduct.standing(peer, self._now()) is Standing.BANNED:
             return "it is banned"
         match self._config.mode:
             case "open":
                 return None
             case "allow":
-                return None if peer in self._allowed() else "it is not in the list of allowed peers"
+                return None if peer in self._listed else "it is not in the list of allowed peers"
             case "invite":
                 return None if peer in self._admins else self._uninvited(peer, invitation)
 
@@ -211,43 +213,6 @@ class Access:
         self._uses[invitation.name] = (invitation.expires, [*peers, str(peer)])
         self._save(USES, {name: list(use) for name, use in self._uses.items()})
         return None
-
-    def _allowed(self) -> frozenset[PeerId]:
-        assert self._config.allow is not None
-        try:
-            found = self._config.allow.stat()
-            if (found.st_mtime_ns, found.st_size, found.st_ino) != self._stamp:
-                self._listed = self._read_list()
-        except OSError as error:
-            self._complain(f"cannot read {self._config.allow}: {error.strerror}")
-        except ConfigError as error:
-            self._complain(str(error))
-        return self._listed
-
-    def _complain(self, trouble: str) -> None:
-        """Whoever was allowed before is still; said once for each state of the file."""
-        if self._stamp is not None:
-            log.error("%s; the list stays as it was", trouble)
-
-    def _read_list(self) -> frozenset[PeerId]:
-        """Raises ConfigError, which names the line."""
-        path = self._config.allow
-        assert path is not None
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                found = os.fstat(file.fileno())
-                self._stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-                lines = file.read(MAX_FILE).splitlines()
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-        peers = set()
-        for number, line in enumerate(lines, 1):
-            text = line.partition("#")[0].strip()
-            try:
-                peers.update([PeerId.parse(text)] if text else [])
-            except ValueError as error:
-                raise ConfigError(f"{path}, line {number}: {error}") from None
-        return frozenset(peers)
 
     # bans -----------------------------------------------------------------------------------------
 

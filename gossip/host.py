@@ -176,7 +176,13 @@ class Host:
             stack.callback(audit.record, "stop")
         self._audit = audit
         return access.Access(
-            self.config.access, networks, self.config.state_dir, self._now, self._expel, audit
+            self.config.access,
+            identity.id,
+            networks,
+            self.config.state_dir,
+            self._now,
+            self._expel,
+            audit,
         )
 
     def _credentials(self, identity: Identity, keys: list[NetworkKey]) -> Credentials | None:
@@ -185,7 +191,7 @@ class Host:
             return None
         shown = None
         if self.config.invitation is None:
-            self.access.warn_uninvited(identity.id)
+            self.access.warn_uninvited()
         else:
             networks = [key.id for key in keys]
             shown = access.own(self.config.invitation, identity.id, networks, time.time())

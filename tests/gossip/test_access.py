@@ -22,7 +22,7 @@ from p2p.invitation import SKEW, Invitation, issue, key_of, redeem, reveal
 from p2p.network_key import NetworkKey
 
 KEY = NetworkKey(b"k" * 32)
-ADMIN, INVITER, ANNE, BOB, CARL = (Identity.generate() for _ in range(5))
+ME, ADMIN, INVITER, ANNE, BOB, CARL = (Identity.generate() for _ in range(6))
 SECRET = bytes(range(32))
 
 
@@ -50,6 +50,7 @@ class Home:
     def access(self, state_dir: bool = True) -> Access:
         return Access(
             self.config,
+            ME.id,
             [KEY.id],
             self.path if state_dir else None,
             lambda: self.clocks.swarm,
@@ -85,6 +86,10 @@ NAME = (b"\xab" * 16).hex()
 
 
 # modes --------------------------------------------------------------------------------------------
+
+
+def test_a_node_lets_itself_in(home: Home) -> None:
+    assert home.access().admit(ME.id, None) is None
 
 
 def test_in_an_open_network_the_key_is_enough(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_settings_that_let_nobody_or_everybody_in_by_mistake_are_refused(tmp_pat
             check({"access": table}, "test")
     config = AccessConfig(mode="invite", admins=(str(ADMIN.id),))
     with pytest.raises(ConfigError, match="needs a network key"):
-        Access(config, [], None, lambda: 0.0, lambda peer, reason: None)
+        Access(config, ME.id, [], None, lambda: 0.0, lambda peer, reason: None)
 
 
 # one's own ----------------------------------------------------------------------------------------
@@ -310,7 +315,9 @@ def test_without_a_state_directory_bans_last_as_long_as_the_node(home: Home) -> 
 
 def test_what_was_decided_is_written_down_and_no_secret_is(home: Home) -> None:
     audit = Audit(home.path, ADMIN)
-    access = Access(home.config, [KEY.id], home.path, lambda: 0.0, lambda peer, reason: None, audit)
+    access = Access(
+        home.config, ME.id, [KEY.id], home.path, lambda: 0.0, lambda peer, reason: None, audit
+    )
     shown = invited(home, begins=1, expires=2)(ANNE.id)
     access.admit(ANNE.id, shown)
     access.ban(str(ANNE.id), inf)

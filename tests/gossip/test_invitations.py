@@ -142,7 +142,7 @@ def members(tmp_path: Path, key: Path, admin: Path) -> list[object]:
     """Arguments of a node in a network to which one must be invited."""
     config = tmp_path / "node.toml"
     config.write_text(f'[access]\nmode = "invite"\nadmins = ["{identity.load(admin).id}"]\n')
-    return ["--network-key", key, "--config", config, "--listen", "127.0.0.1:0"]
+    return ["--network-key", key, "--config", config, "--listen", "127.0.0.1:0", "-v"]
 
 
 def invitation(tmp_path: Path, key: Path, admin: Path) -> tuple[Path, dict[str, Any]]:
