@@ -5,7 +5,8 @@ let this member in (`Access.admit`). The answer depends on the mode, and a ban c
 
     open      whoever has the network key
     allow     whose peer id stands in a file, one a line, `#` begins a comment; read when it changes
-    invite    who shows an invitation that an admin of ours signed (`p2p.invitation`); the admins
+    invite    who shows an invitation that goes back to an admin of ours (`p2p.invitation`), and the
+              admins themselves
 
 Bans and counts of used invitations lie in the state directory, `bans.json` and `invitations.json`,
 and are written before they count. Without a state directory they last as long as the node.

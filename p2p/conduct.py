@@ -25,6 +25,7 @@ from p2p.packet import Packet
 from p2p.peer import Address, PeerId
 
 REMEMBERED = 1024  # peers whose faults we remember; as many as the roster holds
+MOST_DOUBLINGS = 16  # of a ban; by then it is at its longest
 MOST_BANS = 4096  # of our own making; those of an operator are as many as he likes
 
 
@@ -57,6 +58,17 @@ class ConductConfig:
 
     burst: int = 200
     """Messages that may come at once: as many newcomers as one neighbour may announce to us."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.graylist_at <= self.ban_at:
+            raise ValueError(
+                f"ban_at is at least graylist_at, and that at least 1, not {self.ban_at} and "
+                f"{self.graylist_at}"
+            )
+        if not (self.rate > 0 and self.burst >= 1):
+            raise ValueError(
+                f"rate is above 0 and burst at least 1, not {self.rate} and {self.burst}"
+            )
 
 
 class Standing(Enum):
@@ -140,6 +152,7 @@ class Conduct:
         times = 1
         if last is not None:
             times += max(last.times - int((now - last.until) / config.ban_forgotten), 0)
+        times = min(times, MOST_DOUBLINGS)
         seconds = min(config.ban * 2.0 ** (times - 1), config.ban_most)
         self._faults.pop(peer, None)
         self.bans[peer] = Ban(now + seconds, reason, times)

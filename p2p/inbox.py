@@ -179,7 +179,7 @@ class Inbox:
         except NotAdmitted:
             why = ""  # whoever decided so knows
         except OSError as error:  # TLS errors are some of them
-            why = getattr(error, "verify_message", "") or str(error.args[-1:])
+            why = getattr(error, "verify_message", "") or str((error.args or [error])[-1])
         finally:
             if connection in self._arriving:  # or it has begun, or was broken off
                 self._give_up(connection, why)

@@ -85,6 +85,21 @@ def test_bans_double_up_to_a_day_and_each_good_day_takes_a_doubling_back() -> No
     assert banned_for(conduct, now + 6 * DAY) == 2 * HOUR
 
 
+def test_a_peer_may_be_banned_every_day_for_ever() -> None:
+    conduct = Conduct()
+    for day in range(2000):
+        assert banned_for(conduct, day * 1.5 * DAY) <= DAY
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"graylist_at": 0}, {"ban_at": 1}, {"rate": 0.0}, {"rate": float("nan")}, {"burst": 0}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        ConductConfig(**wrong)  # type: ignore[arg-type]
+
+
 def test_what_one_does_is_not_held_against_another() -> None:
     conduct = Conduct()
     banned_for(conduct, 0.0)
