@@ -30,6 +30,7 @@ from gossip.exchange import (
     ExchangeEvent,
     ExchangeUndone,
     LinkOpened,
+    PayloadRejected,
     Receipt,
 )
 from gossip.messages import MOST_SAMPLES
@@ -176,11 +177,19 @@ class Agent:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""
         return self._follow(self.swarm.leave(now), now)
 
+    def expel(self, peer: PeerId, reason: str, now: float) -> list[AgentEvent]:
+        """End the link with a peer, if there is one."""
+        return self._follow(self.swarm.expel(peer, reason, now), now)
+
     # the verbs -----------------------------------------------------------------------------------
 
     def receive(self, packet: Packet, now: float) -> list[AgentEvent]:
         """Take a packet from the network. Never raises on a peer's bytes."""
-        return self._follow(self.swarm.receive(packet, now), now)
+        events = self._follow(self.swarm.receive(packet, now), now)
+        for event in list(events):
+            if isinstance(event, PayloadRejected):
+                events += self._follow(self.swarm.blame(packet.peer, event.reason, now), now)
+        return events
 
     def handle_timeout(self, now: float) -> list[AgentEvent]:
         """Do what is due. Calling early does nothing."""

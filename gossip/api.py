@@ -13,10 +13,13 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from pathlib import Path
+from types import NoneType
 
 from aiohttp import http, web
 
+from gossip.access import Access
 from gossip.errors import ConfigError
 from p2p import Address
 
@@ -45,10 +48,12 @@ class Api:
         listen: Address,
         state_dir: Path | None,
         answers: Mapping[str, Callable[[], dict[str, object]]],
+        access: Access | None = None,
     ) -> None:
         self._listen = listen
         self._file = None if state_dir is None else state_dir / FILE
         self._answers = answers
+        self._access = access
         self._token = secrets.token_urlsafe(24)
         self.address = listen
 
@@ -56,6 +61,10 @@ class Api:
         app = web.Application(middlewares=[self._guard])
         for name in self._answers:
             app.router.add_get(f"/api/v1/{name}", self._answer)
+        if self._access is not None:
+            app.router.add_get("/api/v1/bans", self._bans)
+            app.router.add_post("/api/v1/bans", self._ban)
+            app.router.add_delete("/api/v1/bans/{who}", self._lift)
         self._runner = web.AppRunner(app, access_log=None, logger=log)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._listen.host, self._listen.port)
@@ -105,3 +114,40 @@ class Api:
 
     async def _answer(self, request: web.Request) -> web.Response:
         return web.json_response(self._answers[request.path.rpartition("/")[2]]())
+
+    async def _bans(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        return web.json_response({"bans": self._access.bans()})
+
+    async def _ban(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        try:
+            wanted = await request.json()
+            who, seconds = wanted["who"], wanted.get("seconds")
+            if not isinstance(who, str) or type(seconds) not in (float, int, NoneType):
+                raise ValueError('it takes {"who": PEER or NONCE, "seconds": NUMBER or null}')
+            if seconds is not None and not 0 < seconds < inf:
+                raise ValueError(f"seconds is a number above 0, not {seconds}")
+            self._access.ban(who, inf if seconds is None else seconds)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            return _unwritten(error)
+        return web.json_response({"bans": self._access.bans()})
+
+    async def _lift(self, request: web.Request) -> web.Response:
+        assert self._access is not None
+        who = request.match_info["who"]
+        try:
+            if not self._access.lift(who):
+                return web.json_response({"error": f"{who} is not banned"}, status=400)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            return _unwritten(error)
+        return web.json_response({"bans": self._access.bans()})
+
+
+def _unwritten(error: OSError) -> web.Response:
+    text = f"it is in effect until the node stops, but could not be written down: {error.strerror}"
+    return web.json_response({"error": text}, status=507)

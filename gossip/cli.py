@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -59,6 +60,22 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """`90`, `90s`, `15m`, `1h` or `7d`, in seconds."""
+
+    name = "duration"
+    units = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400})
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Refuse what is no duration above 0."""
+        if isinstance(value, int | float):
+            return value
+        number, unit = (value[:-1], value[-1:]) if value[-1:] in self.units else (value, "s")
+        if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 10**9:
+            self.fail(f"{value!r} is not a duration, for example 90s, 15m, 1h or 7d", param, ctx)
+        return float(int(number) * self.units[unit])
+
+
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -77,6 +94,13 @@ def main() -> None:
     envvar="GOSSIP_NETWORK_KEY",
     metavar="FILE",
     help="The network to be in; a second one while it is replaced.  [$GOSSIP_NETWORK_KEY]",
+)
+@click.option(
+    "--invitation",
+    type=click.Path(path_type=Path),
+    envvar="GOSSIP_INVITATION",
+    metavar="FILE",
+    help="What lets it in where invitations are asked for.  [$GOSSIP_INVITATION]",
 )
 @click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [a free port]")
 @click.option("--advertise", metavar="H:P", help="Where others reach it, if not there.")
@@ -207,17 +231,25 @@ def key() -> None:
 
 @key.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--admin", is_flag=True, help="Make a key that signs invitations instead.")
 @as_json
-def new(file: Path, json_: bool) -> None:
+def new(file: Path, admin: bool, json_: bool) -> None:
     """Begin a network: write a new key to FILE, for you alone to read.
 
     \b
     gossip key new home.key
+    gossip key new admin.key --admin
     """
-    from p2p import network_key
+    from p2p import identity, network_key
     from p2p.errors import IdentityError
 
     try:
+        if admin:
+            peer = str(identity.create(file).id)
+            found = {"admin": peer, "file": str(file)}
+            line = f"{file} signs invitations; each member's settings name it: admins = [{peer!r}]"
+            click.echo(json.dumps(found) if json_ else line)
+            return
         made = network_key.create(file)
     except IdentityError as error:
         fail(error, CONFIGURATION)
@@ -225,6 +257,148 @@ def new(file: Path, json_: bool) -> None:
         click.echo(json.dumps({"network": made.id.hex(), "file": str(file)}))
     else:
         click.echo(f"{file} holds the key of network {made.id.hex()}; give a copy to each member")
+
+
+@main.command()
+@click.option(
+    "--network-key",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="GOSSIP_NETWORK_KEY",
+    metavar="FILE",
+    help="The network.  [$GOSSIP_NETWORK_KEY]",
+)
+@click.option(
+    "--admin-key",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Who invites: an admin key, or an inviter's identity.key.",
+)
+@click.option(
+    "--invitation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The inviter's own, if it is no admin.",
+)
+@click.option("--for", "peer", metavar="PEER", help="Who is invited.  [whoever has the line]")
+@click.option(
+    "--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="Peers it lets in."
+)
+@click.option("--expires", type=Duration(), default="7d", show_default=True, metavar="TIME")
+@click.option("--role", type=click.Choice(["member", "inviter"]), default="member")
+@as_json
+def invite(json_: bool, **wanted: Any) -> None:
+    """Invite somebody into a network whose members ask for an invitation.
+
+    Prints one line of text, to be handed over like a password unless it is --for somebody.
+
+    \b
+    gossip invite --network-key home.key --admin-key admin.key > guest.invitation
+    gossip run train.py:learner --network-key home.key --invitation guest.invitation
+    """
+    from gossip import inviting
+    from p2p import P2PError
+
+    try:
+        invitation, text = inviting.invite(**wanted)
+    except P2PError as error:
+        fail(error, CONFIGURATION)
+    if json_:
+        click.echo(json.dumps({"invitation": text} | invitation))
+    else:
+        click.echo(text)
+        click.echo(
+            f"for {invitation['for'] or 'whoever has it'}; gossip ban {invitation['name']} "
+            "revokes it",
+            err=True,
+        )
+
+
+@main.command()
+@click.argument("who", required=False, metavar="[PEER|INVITATION]")
+@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="How long.  [for good]")
+@click.option("--list", "list_", is_flag=True, help="Show who is banned.")
+@click.option("--lift", metavar="PEER|INVITATION", help="Let somebody in again.")
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's.")
+@click.option("--api", metavar="H:P", help="The node's local API.  Token: $GOSSIP_API_TOKEN")
+@as_json
+def ban(
+    who: str | None,
+    seconds: float | None,
+    list_: bool,
+    lift: str | None,
+    state_dir: Path | None,
+    api: str | None,
+    json_: bool,
+) -> None:
+    """Have a running node keep somebody out, at once: a peer, or all who came with an invitation.
+
+    \b
+    gossip ban PEER --for 1h --state-dir node0
+    gossip ban --list --state-dir node0
+    """
+    from gossip import client
+
+    if (who is not None) + list_ + (lift is not None) != 1:
+        raise click.UsageError("say whom to ban, or --list, or --lift somebody")
+    if state_dir is None and api is None:
+        raise click.UsageError("say which node: --state-dir DIR or --api H:P")
+    try:
+        if who is not None:
+            found = client.ban(state_dir, api, who, seconds)
+        elif lift is not None:
+            found = client.lift(state_dir, api, lift)
+        else:
+            found = client.bans(state_dir, api)
+    except client.Unreachable as error:
+        fail(error, UNREACHABLE)
+    except client.Refused as error:
+        fail(error, CONFIGURATION)
+    if json_:
+        click.echo(json.dumps({"bans": found}))
+    else:
+        client.show_bans(found)
+
+
+@main.group()
+def audit() -> None:
+    """A node's log of who came, who was refused, and what was decided."""
+
+
+@audit.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[FILE|DIR]")
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's.")
+@as_json
+def verify(path: Path | None, state_dir: Path | None, json_: bool) -> None:
+    """Check that a log is as it was written; name the first line that is not.
+
+    With --state-dir, by the node's own identity; else by whoever the first line names.
+
+    \b
+    gossip audit verify --state-dir node0
+    """
+    from gossip import audit as log
+    from gossip.errors import AuditBroken, ConfigError
+    from p2p import IdentityError, identity
+
+    if (path is None) == (state_dir is None):
+        raise click.UsageError("say which log: --state-dir DIR, or a file or directory")
+    try:
+        signer = identity.load(state_dir / "identity.key").id if state_dir else None
+        found = log.check(state_dir / log.DIRECTORY if state_dir else path or Path(), signer)
+    except AuditBroken as error:
+        fail(error, UNEXPECTED)
+    except (ConfigError, IdentityError) as error:
+        fail(error, CONFIGURATION)
+    shown = {name: getattr(found, name) for name in ("files", "lines", "checkpoints", "unsigned")}
+    if json_:
+        click.echo(json.dumps(shown | {"signer": found.signer}))
+    else:
+        click.echo(
+            f"{found.lines:,} lines are as they were written, all but the last {found.unsigned:,} "
+            f"signed by {found.signer}"
+        )
 
 
 @main.command()

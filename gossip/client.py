@@ -9,6 +9,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 TIMEOUT = 5.0  # seconds; a node that trains answers late, but not that late. A guess.
 TOKEN = "GOSSIP_API_TOKEN"
@@ -18,33 +19,68 @@ class Unreachable(Exception):
     """No node answers there; the text says what to do."""
 
 
+class Refused(Exception):
+    """The node does not do what it was asked to; the text says why."""
+
+
 def status(state_dir: Path | None, api: str | None) -> dict[str, Any]:
     """The status of the node with this state directory or at this address. Raises Unreachable."""
-    return _ask("status", "exchanges", state_dir, api)
+    return ask(state_dir, api, "status", "exchanges")
 
 
 def peers(state_dir: Path | None, api: str | None) -> dict[str, Any]:
     """Neighbours and roster of that node. Raises Unreachable."""
-    return _ask("peers", "roster", state_dir, api)
+    return ask(state_dir, api, "peers", "roster")
 
 
-def _ask(path: str, key: str, state_dir: Path | None, api: str | None) -> dict[str, Any]:
-    address, token, remedy = _find(state_dir, api)
-    found = _fetch(f"{address}/api/v1/{path}", address, token, remedy)
-    if not isinstance(found, dict) or key not in found:
+def bans(state_dir: Path | None, api: str | None) -> list[dict[str, Any]]:
+    """Whom that node keeps out. Raises Unreachable."""
+    return _list(ask(state_dir, api, "bans", "bans"))
+
+
+def ban(
+    state_dir: Path | None, api: str | None, who: str, seconds: float | None
+) -> list[dict[str, Any]]:
+    """Have that node keep somebody out; whom it keeps out then. Raises Unreachable, Refused."""
+    return _list(ask(state_dir, api, "bans", "bans", {"who": who, "seconds": seconds}))
+
+
+def lift(state_dir: Path | None, api: str | None, who: str) -> list[dict[str, Any]]:
+    """Have that node let somebody in again. Raises Unreachable, Refused."""
+    return _list(ask(state_dir, api, f"bans/{quote(who, safe='')}", "bans", method="DELETE"))
+
+
+def _list(found: dict[str, Any]) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = found["bans"]
+    return listed
+
+
+def ask(
+    state_dir: Path | None,
+    api: str | None,
+    path: str,
+    expected: str,
+    body: object = None,
+    method: str | None = None,
+) -> dict[str, Any]:
+    """What the local API says; `expected` is a key of every answer. Raises Unreachable, Refused."""
+    if state_dir is None:
+        assert api is not None
+        address, token, remedy = api, os.environ.get(TOKEN, ""), f"give --state-dir, or set {TOKEN}"
+    else:
+        address, token, remedy = _known(state_dir)
+        address = api or address
+    found = _send(address, token, remedy, path, body, method)
+    if not isinstance(found, dict) or expected not in found:
         raise Unreachable(f"what answers at {address} is not a gossip node; is it its --api?")
     return found
 
 
-def _find(state_dir: Path | None, api: str | None) -> tuple[str, str, str]:
-    """The node's address and token, and what to do if it refuses the token."""
-    if state_dir is None:
-        assert api is not None
-        return api, os.environ.get(TOKEN, ""), f"give --state-dir, or set {TOKEN}"
+def _known(state_dir: Path) -> tuple[str, str, str]:
     path = state_dir / "api.json"
     try:
         known = json.loads(path.read_text())
-        address, token = api or str(known["address"]), str(known["token"])
+        address, token = str(known["address"]), str(known["token"])
     except FileNotFoundError:
         raise Unreachable(
             f"no node runs with {state_dir}: there is no {path}; start one with "
@@ -57,22 +93,44 @@ def _find(state_dir: Path | None, api: str | None) -> tuple[str, str, str]:
     return address, token, f"{path} is not that node's; start the node again"
 
 
-def _fetch(url: str, address: str, token: str, remedy: str) -> Any:
+def _send(
+    address: str, token: str, remedy: str, path: str, body: object, method: str | None
+) -> Any:
     try:
         request = urllib.request.Request(
-            f"http://{url}", headers={"Authorization": f"Bearer {token}"}
+            f"http://{address}/api/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {token}"},
+            method=method,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        error.close()
+        with error:
+            reason = _reason(error)
         if error.code == 401:
             raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
+        if error.code in (400, 507) and reason:
+            raise Refused(reason) from None
         raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None
     except (OSError, ValueError, HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())  # may quote what answered
         raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (OSError, ValueError, LookupError, TypeError, HTTPException):
+        return ""
+
+
+def show_bans(found: list[dict[str, Any]]) -> None:
+    """Print whom a node keeps out, for people."""
+    for entry in found:
+        left = "for good" if entry["seconds"] is None else f"{entry['seconds']:,.0f} s"
+        print(f"{entry['who']}  {left}  {entry['reason']}")
 
 
 def show(found: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from gossip.access import AccessConfig
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
 from p2p import Address, SwarmConfig
@@ -43,6 +44,9 @@ class Config:
     network_key: Files = ()
     """Files with the key of the network to be in: one, or two while one replaces the other; the
     first is used, both are accepted. None: a network of this machine's nodes, on loopback."""
+
+    invitation: Path | None = None
+    """File with this node's invitation, for a network whose members ask for one (`access`)."""
 
     listen: str = ""
     """HOST:PORT of the swarm, one number for UDP and TCP; port 0 takes a free one. Empty: a free
@@ -82,6 +86,7 @@ class Config:
     seed: int = 0
     """Of the learner; all nodes of a swarm should share it, so that their models start equal."""
 
+    access: AccessConfig = field(default_factory=AccessConfig)
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
 

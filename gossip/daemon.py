@@ -22,7 +22,7 @@ from gossip.exchange import LinkReset, ModelMismatched
 from gossip.learner import Learner
 from gossip.node import Node
 from gossip.target import build, load
-from p2p import PeerDown, PeerUp, SeedUnreachable
+from p2p import PeerBanned, PeerDown, PeerGraylisted, PeerUp, SeedUnreachable
 
 
 class TrainingFailed(GossipError):
@@ -127,6 +127,10 @@ def describe(event: AgentEvent) -> str | None:
             return f"lost {peer}: {reason}"
         case SeedUnreachable(address, attempts):
             return f"no answer from {address} after {attempts} attempts; still trying"
+        case PeerGraylisted(peer, reason):
+            return f"no link with {peer.short} for now, it has erred twice: {reason}"
+        case PeerBanned(peer, seconds, reason):
+            return f"banned {peer.short} for {seconds / 3600:g} h: {reason}"
         case ModelMismatched(peer, difference):
             return f"not exchanging with {peer}, its model differs: {difference}"
         case LinkReset(peer, reason):

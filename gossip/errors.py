@@ -5,6 +5,7 @@ GossipError
 ├── LayoutError       a model that cannot be a vector, or bytes that are not a layout
 ├── NotFinite         NaN or infinity in the model
 ├── ConfigError       settings that make no sense
+├── AuditBroken       an audit log that is not as it was written
 ├── TargetError       a learner that cannot be found or made
 └── CheckpointError   a checkpoint that cannot be used
 """
@@ -28,6 +29,10 @@ class NotFinite(GossipError, ValueError):
 
 class ConfigError(GossipError, ValueError):
     """Settings that make no sense; the text names the value and the remedy."""
+
+
+class AuditBroken(GossipError):
+    """An audit log that is not as it was written; the text names the file and the line."""
 
 
 class TargetError(GossipError):

@@ -48,7 +48,7 @@ from gossip.errors import CodecError, LayoutError
 from gossip.messages import DIGEST_SIZE, TABLE, Challenge, Describe, Half, Message, Open
 from gossip.timing import Timing, TimingConfig
 from gossip.vector import Layout
-from p2p import Peer, PeerId, WireError
+from p2p import Peer, PeerId, UnknownMessage, WireError
 
 SNAPSHOT = CodecConfig(density=1.0, bits=8)
 LARGEST = 1e30  # of a received coordinate: far from overflow however many are added up
@@ -236,6 +236,8 @@ class Exchange:
         try:
             message, body = TABLE.decode(payload)
             events = self._on_message(message, bytes(body), samples, now)
+        except UnknownMessage:
+            events = []  # what a newer version has to say besides is no fault
         except (WireError, CodecError, LayoutError) as error:
             events = [PayloadRejected(self.peer, str(error))]
         settled, self._settled = self._settled, []

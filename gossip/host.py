@@ -13,16 +13,18 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from math import isfinite, isinf
 from random import SystemRandom
 
 import torch
 from torch import Tensor
 
-from gossip import cache, checkpoint
+from gossip import access, cache, checkpoint
 from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
+from gossip.audit import Audit
 from gossip.config import Config
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
@@ -32,6 +34,7 @@ from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
 from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
+from p2p.network_key import NetworkKey
 from p2p.traffic import EndpointConfig
 
 log = logging.getLogger("gossip")
@@ -50,7 +53,8 @@ class Host:
         parameters: (n,) the model to start from, unless the state directory holds a later one.
 
     Raises on entering:
-        ConfigError: an address that cannot be used, or not without a network key.
+        ConfigError: an address that cannot be used, or not without a network key; an invitation, a
+            list of peers, bans or an audit log that cannot.
         CheckpointError: a checkpoint of another model, or none that can be read.
         P2PError: a port in use, a state directory in use, a broken identity or network key.
     """
@@ -75,17 +79,24 @@ class Host:
     async def __aenter__(self) -> Host:
         async with AsyncExitStack() as stack:
             identity = self._identity(stack)
-            credentials = self._credentials(identity)
+            keys = [network_key.load(path) for path in self.config.network_key]
+            self.network = keys[0].id.hex() if keys else None
+            self.access = self._access(stack, identity, keys)
+            credentials = self._credentials(identity, keys)
             listen = await self._listen()
-            travel = EndpointConfig(transport=self.config.transport)
-            self.endpoint = Endpoint(self._on_packet, config=travel, credentials=credentials)
+            self.endpoint = Endpoint(
+                self._on_packet,
+                config=EndpointConfig(transport=self.config.transport),
+                credentials=credentials,
+                on_failed=self.access.on_failed,
+            )
             listen = await self.endpoint.open(listen)
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, await self._advertised(listen))
             self.agent = self._agent(identity)
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             answers = {"status": self.status, "peers": self.peers}
-            api = Api(local, self.config.state_dir, answers)
+            api = Api(local, self.config.state_dir, answers, self.access)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._publish()
@@ -125,7 +136,12 @@ class Host:
                     log.warning("%s", saved.warning)
         rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
         swarm = Swarm(
-            self.me, self.config.swarm, rng, incarnation=time.time_ns(), sign=identity.sign
+            self.me,
+            self.config.swarm,
+            rng,
+            incarnation=time.time_ns(),
+            sign=identity.sign,
+            conduct=self.access.conduct,
         )
         return Agent(
             swarm,
@@ -170,11 +186,41 @@ class Host:
             if waiting:
                 await asyncio.sleep(RESOLVE_AGAIN)
 
-    def _credentials(self, identity: Identity) -> Credentials | None:
-        """None without a network key. Raises IdentityError for a key that cannot be used."""
-        keys = [network_key.load(path) for path in self.config.network_key]
-        self.network = keys[0].id.hex() if keys else None
-        return Credentials(identity, keys) if keys else None
+    def _access(
+        self, stack: AsyncExitStack, identity: Identity, keys: list[NetworkKey]
+    ) -> access.Access:
+        audit = None
+        networks = [key.id for key in keys]
+        if self.config.state_dir is not None:
+            audit = Audit(self.config.state_dir, identity)
+            stack.callback(audit.close)
+            audit.record("start", node=str(identity.id), settings=asdict(self.config))
+            if len(keys) > 1:
+                first, second = (network.hex() for network in networks)
+                audit.record("rotation", signs=first, accepts=second)
+            stack.callback(audit.record, "stop")
+        self._audit = audit
+        return access.Access(
+            self.config.access,
+            identity.id,
+            networks,
+            self.config.state_dir,
+            self._now,
+            self._expel,
+            audit,
+        )
+
+    def _credentials(self, identity: Identity, keys: list[NetworkKey]) -> Credentials | None:
+        """None without a network key."""
+        if not keys:
+            return None
+        shown = None
+        if self.config.invitation is None:
+            self.access.warn_uninvited()
+        else:
+            networks = [key.id for key in keys]
+            shown = access.own(self.config.invitation, identity.id, networks, time.time())
+        return Credentials(identity, keys, invitation=shown, admit=self.access.admit)
 
     async def _listen(self) -> Address:
         if self.network is not None:
@@ -217,6 +263,11 @@ class Host:
         if not self._left:
             self._after(self.agent.receive(packet, self._now()))
 
+    def _expel(self, peer: PeerId, reason: str) -> None:
+        """Nothing connects us with this peer any more."""
+        self.endpoint.expel(peer)
+        self._after(self.agent.expel(peer, reason, self._now()))
+
     def _on_alarm(self) -> None:
         self._alarm = None
         self._after(self.agent.handle_timeout(self._now()))
@@ -225,6 +276,7 @@ class Host:
         """Tell, send, and arm the one timer."""
         for event in events:
             log.info("%s", event)
+            self.access.note(event)
             for reader in self._readers:
                 if reader.full():
                     reader.get_nowait()
@@ -274,6 +326,19 @@ class Host:
                 }
                 for link in agent.links.values()
             ],
+            "access": {
+                "mode": self.config.access.mode,
+                "bans": len(self.access.bans()),
+                "dropped": self.access.conduct.dropped,
+                "handshakes": traffic.handshakes,
+                "handshakes_failed": traffic.handshakes_failed,
+                "unopened": traffic.unopened,
+            },
+            "queues": self.endpoint.queues
+            | {
+                "packets": agent.swarm.waiting,
+                "events": max((reader.qsize() for reader in self._readers), default=0),
+            },
             # JSON has no NaN and no infinity.
             "metrics": {
                 name: value if isfinite(value) else None for name, value in self.metrics.items()
@@ -303,6 +368,8 @@ class Host:
         await asyncio.sleep(self.config.checkpoint_every / 5)
         while True:
             await self.save()
+            if self._audit is not None:
+                self._audit.tick()
             await asyncio.sleep(self.config.checkpoint_every)
 
 

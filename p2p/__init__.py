@@ -1,10 +1,21 @@
 """The network: peers that find each other, keep a few neighbours, and carry bytes between them."""
 
-from p2p.errors import IdentityError, P2PError, PortInUse, UnknownPeer, WireError
+from p2p.conduct import Conduct, ConductConfig
+from p2p.errors import (
+    IdentityError,
+    InvitationError,
+    P2PError,
+    PortInUse,
+    UnknownMessage,
+    UnknownPeer,
+    WireError,
+)
 from p2p.events import (
     PacketRejected,
     PayloadReceived,
+    PeerBanned,
     PeerDown,
+    PeerGraylisted,
     PeerUp,
     RecordRejected,
     SeedUnreachable,
@@ -27,7 +38,10 @@ __all__ = [
     "MAX_STREAM",
     "Address",
     "Channel",
+    "Conduct",
+    "ConductConfig",
     "IdentityError",
+    "InvitationError",
     "LinkConfig",
     "LivenessConfig",
     "Machine",
@@ -37,7 +51,9 @@ __all__ = [
     "PacketRejected",
     "PayloadReceived",
     "Peer",
+    "PeerBanned",
     "PeerDown",
+    "PeerGraylisted",
     "PeerId",
     "PeerUp",
     "PortInUse",
@@ -50,6 +66,7 @@ __all__ = [
     "SwarmConfig",
     "SwarmEvent",
     "Timers",
+    "UnknownMessage",
     "UnknownPeer",
     "WireError",
 ]

@@ -10,7 +10,9 @@ by passing the key on; none can take the place of another.
 
 The standard library has no callback that looks at a peer's certificate, but it lets a context make
 its own kind of `SSLObject`. Ours ends the handshake with one more step, which reads the peer id and
-compares it with the one that was dialled; so nothing is ever sent to somebody else.
+compares it with the one that was dialled; so nothing is ever sent to somebody else. The same step
+asks whoever decides who of the members may come in. If that needs a word of somebody else's, an
+invitation, it is an extension of the certificate; `p2p.invitation` says why it may be seen by all.
 """
 
 from __future__ import annotations
@@ -46,7 +48,11 @@ LIFETIME = 24 * 3600.0  # seconds; renewed at half of it
 BACKDATE = 300.0  # seconds for which a certificate is valid already, for clocks that differ
 MOST_KEYS = 2  # the one in use, and while it is being replaced the other
 PROTOCOL = "gossip/1"  # ALPN: nobody takes us for a web server, nor a web server for us
+INVITATION = x509.ObjectIdentifier("2.25.336906674140860522322582925290342921023")
 ANY_MEMBER = "any.member"  # in the place of a peer id: whoever is in the network
+
+# Why this peer, who shows this invitation or none, may not come in; None if it may.
+Admit = Callable[[PeerId, bytes | None], str | None]
 
 _CA_FROM = datetime(2020, 1, 1, tzinfo=UTC)
 _CA_UNTIL = datetime(9999, 12, 31, tzinfo=UTC)  # it is our own; RFC 5280, 4.1.2.5
@@ -54,6 +60,10 @@ _CA_UNTIL = datetime(9999, 12, 31, tzinfo=UTC)  # it is our own; RFC 5280, 4.1.2
 
 class SomebodyElse(ssl.SSLCertVerificationError):
     """A member of the network answered, but not the one that was dialled."""
+
+
+class NotAdmitted(ssl.SSLCertVerificationError):
+    """A member of the network whom we do not let in."""
 
 
 class Credentials:
@@ -64,6 +74,9 @@ class Credentials:
             trusted.
         clock: Unix seconds, for the validity of what we sign. What others show is checked against
             the system's clock.
+        invitation: to show to others.
+        admit: decides about others; asked at the end of each handshake, and by `peer_of`. None: the
+            network key is enough.
     """
 
     def __init__(
@@ -71,10 +84,15 @@ class Credentials:
         identity: Identity,
         keys: Sequence[NetworkKey],
         clock: Callable[[], float] = time.time,
+        *,
+        invitation: bytes | None = None,
+        admit: Admit | None = None,
     ) -> None:
         if not 1 <= len(keys) <= MOST_KEYS:
             raise ValueError(f"a node has 1 or {MOST_KEYS} network keys, not {len(keys)}")
         self.identity = identity
+        self.admit = admit
+        self._invitation = invitation
         self._clock = clock
         self._signer = _Authority(keys[0])
         self._renew_at = 0.0
@@ -88,9 +106,8 @@ class Credentials:
         now = self._clock()
         if now < self._renew_at:
             return
-        pem = self._signer.sign(self.identity.id, now) + self.identity._key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
+        pem = self._signer.sign(self.identity.id, now, self._invitation)
+        pem += self.identity._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         with _as_file(pem) as name:
             self.server.load_cert_chain(name)
             self.client.load_cert_chain(name)
@@ -130,21 +147,23 @@ class _Authority:
             .public_bytes(Encoding.DER)
         )
 
-    def sign(self, peer: PeerId, now: float) -> bytes:
+    def sign(self, peer: PeerId, now: float, invitation: bytes | None = None) -> bytes:
         """A certificate for that peer, as PEM."""
         moment = datetime.fromtimestamp(now, UTC)
         begin, end = moment - timedelta(seconds=BACKDATE), moment + timedelta(seconds=LIFETIME)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(peer))])
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return (
+        builder = (
             self._builder(name, Ed25519PublicKey.from_public_bytes(peer), begin, end)
             .serial_number(x509.random_serial_number())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(both), critical=False)
-            .sign(self._key, None)
-            .public_bytes(Encoding.PEM)
         )
+        if invitation is not None:
+            extension = x509.UnrecognizedExtension(INVITATION, invitation)
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(self._key, None).public_bytes(Encoding.PEM)
 
     def _builder(
         self, subject: x509.Name, public: Ed25519PublicKey, begin: datetime, end: datetime
@@ -200,6 +219,7 @@ class _Context(ssl.SSLContext):
         handshake = super().wrap_bio(incoming, outgoing, server_side)
         assert isinstance(handshake, _Handshake)
         handshake.wanted = wanted
+        handshake.admit = self.credentials.admit
         return handshake
 
 
@@ -207,35 +227,53 @@ class _Handshake(ssl.SSLObject):
     """A connection that is not made before we know with whom."""
 
     wanted: PeerId | None  # None: any member
+    admit: Admit | None
     peer: PeerId
+    invitation: bytes | None
 
     def do_handshake(self) -> None:
         """As OpenSSL does it, and then what only we know. Raises ssl.SSLError."""
         super().do_handshake()
         if self.selected_alpn_protocol() != PROTOCOL:
             raise ssl.SSLError(f"the other end does not speak {PROTOCOL}")
-        self.peer = _read(self.getpeercert(binary_form=True))
+        self.peer, self.invitation = _read(self.getpeercert(binary_form=True))
         if self.wanted not in (None, self.peer):
             raise SomebodyElse(f"{self.peer!r} answered, not {self.wanted!r}")
+        refusal = self.refusal()
+        if refusal is not None:
+            raise NotAdmitted(f"{self.peer!r} is not let in: {refusal}")
+
+    def refusal(self) -> str | None:
+        """Why the other end may not come in, or not any more; None if it may."""
+        return None if self.admit is None else self.admit(self.peer, self.invitation)
 
 
-def _read(certificate: bytes | None) -> PeerId:
-    """The only way from a verified certificate to a peer id. Raises ssl.SSLError."""
-    if certificate is None:
+def _read(der: bytes | None) -> tuple[PeerId, bytes | None]:
+    """The only way from a verified certificate to a peer id and its invitation.
+
+    Raises ssl.SSLError.
+    """
+    if der is None:
         raise ssl.SSLCertVerificationError("there is no certificate")
     try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+        certificate = x509.load_der_x509_certificate(der)
+        key = certificate.public_key()
+        found = [entry.value for entry in certificate.extensions if entry.oid == INVITATION]
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise ssl.SSLCertVerificationError(f"a certificate that is not ours: {error}") from None
     if not isinstance(key, Ed25519PublicKey):
         raise ssl.SSLCertVerificationError("a certificate that is nobody's identity")
-    return PeerId(key.public_bytes_raw())
+    invitation = found[0].value if found else None
+    return PeerId(key.public_bytes_raw()), invitation
 
 
 def peer_of(transport: Any) -> PeerId | None:
-    """Who is at the other end of this asyncio transport; None if it is not one of ours."""
+    """Who is at the other end of this asyncio transport; None if it is not one of ours, or is not
+    to be let in any more: invitations expire and peers are banned while connections last."""
     handshake = transport.get_extra_info("ssl_object")
-    return handshake.peer if isinstance(handshake, _Handshake) else None
+    if not isinstance(handshake, _Handshake) or handshake.refusal() is not None:
+        return None
+    return handshake.peer
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from p2p.courier import Arrived, Courier, Delivered, Event, GivenUp
 from p2p.dialler import Dialler
 from p2p.errors import P2PError, PortInUse
 from p2p.frames import is_frame
-from p2p.inbox import Deliver, Inbox
+from p2p.inbox import Deliver, Failed, Inbox
 from p2p.outbox import CHUNK, Client, Outbox
 from p2p.packet import MAX_DATAGRAM, MAX_STREAM, Channel, Packet
 from p2p.paths import Paths
@@ -62,6 +62,8 @@ class Endpoint:
         max_stream: bytes; a longer stream is refused.
         credentials: who we are and which network we belong to. None: packets travel in the clear,
             from and to anybody.
+        on_failed: called with every inbound handshake that fails: from where, and why. Whom the
+            credentials do not admit is left out; they know.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Endpoint:
         max_stream: int = MAX_STREAM,
         config: EndpointConfig = _DEFAULTS,
         credentials: Credentials | None = None,
+        on_failed: Failed = lambda source, why: None,
     ) -> None:
         self.traffic = Traffic()
         self._on_packet = on_packet
@@ -87,7 +90,7 @@ class Endpoint:
         self._paths = Paths(config.short_stream, config.try_again)
         self._alarm: asyncio.TimerHandle | None = None
         self._inbox = Inbox(
-            self._deliver, self.traffic, max_stream, config, credentials, self._sessions
+            self._deliver, self.traffic, max_stream, config, credentials, self._sessions, on_failed
         )
 
     async def open(self, listen: Address) -> Address:
@@ -144,6 +147,24 @@ class Endpoint:
     def bytes_waiting(self) -> int:
         """Bytes of these streams."""
         return self._courier.waiting_bytes
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """How long everything is whose length `EndpointConfig` limits; empty while not open."""
+        if self._udp is None:
+            return {}
+        return (
+            {"unsealed": self.waiting, "in_datagrams": self.streams_waiting}
+            | self._outbox.queues
+            | self._inbox.queues
+        )
+
+    def expel(self, peer: PeerId) -> None:
+        """Forget the sessions with a peer and break off its connections. It may come back, unless
+        the credentials do not admit it."""
+        if self._sessions is not None:
+            self._sessions.forget(peer)
+        self._inbox.expel(peer)
 
     def send(self, packet: Packet) -> None:
         """Send a packet, or drop and count it; never waits.

@@ -2,9 +2,11 @@
 
 P2PError
 ├── IdentityError   an identity or a state directory that cannot be used
+├── InvitationError an invitation that lets nobody in
 ├── PortInUse       an address on which another process listens
 ├── UnknownPeer     you named a peer that is not a neighbour
 └── WireError       bytes that are not a message; never leaves `receive`
+    └── UnknownMessage  perhaps a newer version's
 """
 
 
@@ -18,6 +20,14 @@ class UnknownPeer(P2PError, LookupError):
 
 class WireError(P2PError, ValueError):
     """Bytes that do not decode to a message; the text says which rule they broke."""
+
+
+class UnknownMessage(WireError):
+    """A message that we do not have; one of a newer version, for all we know."""
+
+
+class InvitationError(P2PError, ValueError):
+    """An invitation that lets nobody in; the text says which rule it broke."""
 
 
 class IdentityError(P2PError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2p.peer import Address, Peer
+from p2p.peer import Address, Peer, PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +55,30 @@ class SeedUnreachable:
     attempts: int
 
 
-SwarmEvent = PeerUp | PeerDown | PayloadReceived | PacketRejected | RecordRejected | SeedUnreachable
+@dataclass(frozen=True, slots=True)
+class PeerGraylisted:
+    """A peer has sent what no honest peer sends, and then again: it gets no link for a while."""
+
+    peer: PeerId
+    reason: str  # the latest
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBanned:
+    """A graylisted peer went on; nothing is taken from it any more."""
+
+    peer: PeerId
+    seconds: float  # for how long
+    reason: str
+
+
+SwarmEvent = (
+    PeerUp
+    | PeerDown
+    | PayloadReceived
+    | PacketRejected
+    | RecordRejected
+    | SeedUnreachable
+    | PeerGraylisted
+    | PeerBanned
+)

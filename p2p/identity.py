@@ -87,6 +87,32 @@ def load_or_create(path: Path) -> Identity:
         ) from error
 
 
+def create(path: Path) -> Identity:
+    """A new identity in a new file.
+
+    Raises:
+        IdentityError: there is something at that path already, or it cannot be written.
+    """
+    try:
+        if not _create(path):
+            raise IdentityError(f"{path} exists already; give another path")
+        return _load(path)
+    except OSError as error:
+        raise IdentityError(
+            f"cannot write {path}: {error.strerror}; give a path in a directory of yours"
+        ) from error
+
+
+def load(path: Path) -> Identity:
+    """The identity in that file. Raises IdentityError, which says what to do."""
+    try:
+        return _load(path)
+    except OSError as error:
+        raise IdentityError(
+            f"cannot read the identity in {path}: {error.strerror}; give another file"
+        ) from error
+
+
 def _load(path: Path) -> Identity:
     # Without O_NONBLOCK a named pipe in the place of the file would block us.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -112,8 +138,8 @@ def _load(path: Path) -> Identity:
     return Identity(key)
 
 
-def _create(path: Path) -> None:
-    """Write a new key: complete, or not at all, and never over another."""
+def _create(path: Path) -> bool:
+    """Write a new key: complete, or not at all, and never over another; False if there is one."""
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -127,7 +153,7 @@ def _create(path: Path) -> None:
         try:
             os.link(temporary, path)  # unlike rename, fails if somebody was faster
         except FileExistsError:
-            return
+            return False
     finally:
         temporary.unlink()
     directory = os.open(path.parent, os.O_RDONLY)
@@ -135,6 +161,7 @@ def _create(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+    return True
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 from ipaddress import ip_address
 from typing import Any, cast
@@ -21,7 +20,7 @@ from typing import Any, cast
 from aiohttp import http, web
 
 from p2p.buckets import Buckets
-from p2p.certificates import Credentials, peer_of
+from p2p.certificates import Credentials, NotAdmitted, peer_of
 from p2p.dialler import SESSION_PATH
 from p2p.outbox import PACKET_PATH
 from p2p.packet import Channel, Packet
@@ -41,6 +40,7 @@ PEER_AT_FAULT = (http.HttpProcessingError, web.RequestPayloadError, ConnectionEr
 NAME = {"Server": "p2p"}  # in the place of the versions that aiohttp would tell
 
 Deliver = Callable[[Packet], None]
+Failed = Callable[[Address, str], None]  # from where, and why; not of those who were not admitted
 
 
 class Inbox:
@@ -54,6 +54,7 @@ class Inbox:
         config: EndpointConfig,
         credentials: Credentials | None,
         sessions: Sessions | None,
+        on_failed: Failed,
     ) -> None:
         self.traffic = traffic
         self.connections: dict[Connection, bytes] = {}  # and where each comes from
@@ -62,8 +63,10 @@ class Inbox:
         self._config = config
         self._credentials = credentials
         self._sessions = sessions
+        self._on_failed = on_failed
         self._pending = 0  # bytes of bodies that are not complete
         self._arriving: dict[Connection, asyncio.Task[None]] = {}  # the oldest first
+        self._tasks: set[asyncio.Task[None]] = set()  # these, and those that were broken off
         self._from_one = Buckets[bytes](config.handshake_rate, config.handshake_burst)
         self._from_all = Buckets[None](config.handshake_rate_all, config.handshake_burst_all)
         self._asked = Buckets[PeerId](SESSION_RATE, SESSION_BURST)
@@ -89,7 +92,7 @@ class Inbox:
         self._listener.close()
         self._listener = None
         await asyncio.sleep(0)  # or a socket that has no transport yet would stay open
-        tasks = list(self._arriving.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,7 +127,10 @@ class Inbox:
                 return
             connection = Connection(self, self._http, Address(*source[:2]), self._config.idle)
             if self.admit(connection):
-                self._arriving[connection] = loop.create_task(self._begin(connection, accepted))
+                task = loop.create_task(self._begin(connection, accepted))
+                self._arriving[connection] = task
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             else:
                 accepted.close()
 
@@ -136,21 +142,22 @@ class Inbox:
         if (
             len(self.connections) - self._unproven() >= self._config.most_connections
             or (same >= self._config.most_per_address and not host.is_loopback)
-            or not self._affordable(source, exempt=host.is_loopback)
+            or not self._affordable(connection.peer, source, exempt=host.is_loopback)
         ):
             self.traffic.dropped_in += 1
             return False
         if self._unproven() >= self._config.most_handshakes:
-            next(iter(self._arriving.values())).cancel()
+            self._break_off(next(iter(self._arriving)))
         self.connections[connection] = source
         return True
 
-    def _affordable(self, source: bytes, *, exempt: bool) -> bool:
+    def _affordable(self, peer: Address, source: bytes, *, exempt: bool) -> bool:
         if self._credentials is None or (exempt and self._config.exempt_loopback):
             return True
         now = asyncio.get_running_loop().time()
         allowed = self._from_one.take(source, now) and self._from_all.take(None, now)
-        self.traffic.handshakes_failed += not allowed
+        if not allowed:
+            self._failed(peer, "there are too many")
         return allowed
 
     def _unproven(self) -> int:
@@ -160,20 +167,40 @@ class Inbox:
     async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
         """Make a connection of a socket; it calls `begun`."""
         secure = self._credentials is not None
+        why = "it was cut short"
         try:
-            with suppress(OSError):  # TLS errors are some of them
-                await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: connection,
-                    accepted,
-                    ssl=self._credentials.server if self._credentials else None,
-                    ssl_handshake_timeout=self._config.handshake if secure else None,
-                    ssl_shutdown_timeout=LINGER if secure else None,
-                )
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._credentials.server if self._credentials else None,
+                ssl_handshake_timeout=self._config.handshake if secure else None,
+                ssl_shutdown_timeout=LINGER if secure else None,
+            )
+        except NotAdmitted:
+            why = ""  # whoever decided so knows
+        except OSError as error:  # TLS errors are some of them
+            why = getattr(error, "verify_message", "") or str((error.args or [error])[-1])
         finally:
-            if self._arriving.pop(connection, None):  # or it has begun
-                self.connections.pop(connection, None)
-                self.traffic.dropped_in += 1
-                self.traffic.handshakes_failed += secure
+            if connection in self._arriving:  # or it has begun, or was broken off
+                self._give_up(connection, why)
+
+    def _break_off(self, connection: Connection) -> None:
+        # At once: its task takes some turns of the loop to end, in which others arrive.
+        task = self._arriving[connection]
+        self._give_up(connection, "too many began after it")
+        task.cancel()
+
+    def _give_up(self, connection: Connection, why: str) -> None:
+        del self._arriving[connection]
+        self.connections.pop(connection, None)
+        self.traffic.dropped_in += 1
+        if self._credentials is not None:
+            self._failed(connection.peer, why)
+
+    def _failed(self, source: Address, why: str) -> None:
+        self.traffic.handshakes_failed += 1
+        if why:
+            self._on_failed(source, why)
 
     def begun(self, connection: Connection) -> bool:
         """Whether a connection on which data may flow is to stay."""
@@ -184,6 +211,21 @@ class Inbox:
         self.traffic.handshakes += 1
         room = self._config.most_connections + self._unproven() - len(self.connections)
         return waited and room >= 0 and connection.member is not None
+
+    def expel(self, member: PeerId) -> None:
+        """Break off the connections of a member."""
+        for connection in list(self.connections):
+            if connection.member == member:
+                connection.socket.abort()
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """How much of what is limited there is."""
+        return {
+            "connections": len(self.connections) - self._unproven(),
+            "handshakes": self._unproven(),
+            "body_bytes": self._pending,
+        }
 
     # requests -------------------------------------------------------------------------------------
 
@@ -216,6 +258,8 @@ class Inbox:
         finally:
             self._pending -= body.tell()
         sender = cast(Connection, request.protocol)
+        if self._credentials is not None and peer_of(sender.socket) is None:
+            return self.refuse(403)
         if request.path == SESSION_PATH:
             return self._answer(sender.member, body.getvalue())
         packet = Packet(sender.peer, body.getvalue(), Channel.STREAM, sender.member)

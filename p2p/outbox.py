@@ -12,7 +12,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp.client_reqrep import ClientResponse
 
-from p2p.certificates import ANY_MEMBER, Credentials, SomebodyElse, peer_of
+from p2p.certificates import ANY_MEMBER, Credentials, NotAdmitted, SomebodyElse, peer_of
 from p2p.peer import Address, PeerId
 from p2p.sessions import Destination
 from p2p.traffic import EndpointConfig, Traffic
@@ -90,8 +90,12 @@ class Client:
         """Say once that there is somebody with whom we cannot talk."""
         if isinstance(cause, SomebodyElse) or address in self._warned:
             return  # peers come and go, and others take their addresses
-        if len(self._warned) < MOST_WARNED:
-            self._warned.add(address)
+        if len(self._warned) >= MOST_WARNED:
+            return
+        self._warned.add(address)
+        if isinstance(cause, NotAdmitted):
+            log.warning("%s: %s", address, cause.args[0])
+        else:
             log.warning(
                 "%s is not in our network (%s); its members have the same network key, and clocks "
                 "that agree",
@@ -150,6 +154,18 @@ class Outbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._traffic.dropped_out += sum(map(len, self._lanes.values()))  # of tasks never begun
 
+    @property
+    def queues(self) -> dict[str, int]:
+        """How much waits, the stream under way in each lane included."""
+        return {
+            "streams": sum(map(len, self._lanes.values())),
+            "stream_bytes": self._bytes,
+        }
+
+    @property
+    def _bytes(self) -> int:
+        return sum(len(waiting) for lane in self._lanes.values() for waiting in lane)
+
     def put(self, to: Destination, data: bytes) -> None:
         """Send it when its turn comes, or drop and count it."""
         lane = self._lanes.get(to, deque())
@@ -164,12 +180,11 @@ class Outbox:
             task.add_done_callback(self._tasks.discard)
 
     def _fits(self, lane: deque[bytes], data: bytes) -> bool:
-        pending = sum(len(waiting) for lane in self._lanes.values() for waiting in lane)
         return (
             (bool(lane) or len(self._lanes) < self._config.most_connections)
             and len(lane) < self._config.most_waiting
             and sum(map(len, lane)) < self._config.lane_bytes
-            and pending + len(data) <= self._config.pending_bytes
+            and self._bytes + len(data) <= self._config.pending_bytes
             and data not in lane
         )
 

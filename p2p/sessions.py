@@ -147,6 +147,11 @@ class Sessions:
         self._keep(Session(self._me, ours, peer, theirs, initiated=False), now)
         return ours
 
+    def forget(self, peer: PeerId) -> None:
+        """All sessions with this peer are over; what it sends on them is a stranger's."""
+        if peer in self._known:
+            self._forget(peer)
+
     def _keep(self, session: Session, now: float) -> _Known:
         self._forget_expired(now)
         known = self._known.pop(session.peer, None) or _Known()

@@ -14,7 +14,8 @@ from random import Random
 from typing import Literal
 
 from p2p.buckets import Buckets
-from p2p.errors import UnknownPeer, WireError
+from p2p.conduct import Conduct, Standing
+from p2p.errors import UnknownMessage, UnknownPeer, WireError
 from p2p.events import (
     PacketRejected,
     PayloadReceived,
@@ -115,6 +116,7 @@ class Swarm:
         incarnation: rises with every start of this peer (nanoseconds since 1970 do).
         sign: with the key that is our id; None: we publish no record in the roster.
         verify: checks what others have signed.
+        conduct: judges those who send us packets. None: nobody is judged, nothing is too much.
     """
 
     def __init__(
@@ -126,8 +128,10 @@ class Swarm:
         *,
         sign: Sign | None = None,
         verify: Verify = verify,
+        conduct: Conduct | None = None,
     ) -> None:
         self.me = me
+        self._conduct = conduct
         self._config = config
         self._rng = rng
         self._outbox: deque[Packet] = deque()
@@ -215,10 +219,17 @@ class Swarm:
         try:
             message, body = TABLE.decode(packet.data)
         except WireError as error:
-            return [PacketRejected(packet.address, str(error))]
+            if not self._admits(packet, None, now):
+                return []
+            fault = None if isinstance(error, UnknownMessage) else packet.peer
+            rejected = PacketRejected(packet.address, str(error))
+            return [rejected, *self.blame(fault, str(error), now)]
+        if not self._admits(packet, message, now):
+            return []
         if isinstance(message, Request | Accept) and packet.peer not in (None, message.sender.id):
             reason = f"claims to be {message.sender.id.short}"
-            return [PacketRejected(packet.address, reason)]
+            rejected = PacketRejected(packet.address, reason)
+            return [rejected, *self.blame(packet.peer, reason, now)]
         if isinstance(message, Request) and not _plausible(message.sender, packet):
             reason = f"says that it listens at {message.sender.address}"
             return [PacketRejected(packet.address, reason)]
@@ -297,6 +308,48 @@ class Swarm:
             self.roster.next_timeout(),
             self._timers.next(),
         )
+
+    # who may -------------------------------------------------------------------------------------
+
+    def _admits(self, packet: Packet, message: Message | None, now: float) -> bool:
+        """Whether anything is to be done about this message of whoever sent it."""
+        if self._conduct is None:
+            return True
+        if not isinstance(message, Payload) and not self._conduct.affords(packet, now):
+            return False
+        standing = self._conduct.standing(packet.peer, now) if packet.peer else Standing.GOOD
+        if standing is Standing.GOOD:
+            return True
+        if standing is Standing.GRAYLISTED:
+            if isinstance(message, Request) and packet.peer and packet.channel is Channel.DATAGRAM:
+                self._say(Peer(packet.peer, packet.address), Refuse(message.token, ()))
+            if isinstance(message, Check):
+                return True  # we live, and whoever asks for somebody else should know
+        self._conduct.dropped += 1
+        return False
+
+    def blame(self, peer: PeerId | None, reason: str, now: float) -> list[SwarmEvent]:
+        """Hold what no honest peer sends against whoever has proven to have sent it."""
+        if self._conduct is None or peer is None:
+            return []
+        verdict = self._conduct.blame(peer, reason, now)
+        return [] if verdict is None else [verdict, *self.expel(peer, reason, now)]
+
+    def expel(self, peer: PeerId, reason: str, now: float) -> list[SwarmEvent]:
+        """End the link with a peer, if there is one, and do not ask for another."""
+        self._overlay.forget(peer)
+        self._lost.pop(peer, None)
+        link = self._links.up.get(peer)
+        if link is None or link.peer is None:
+            return []
+        self._links.drop(link)
+        self._repair_soon(now)
+        return [PeerDown(link.peer, reason)]
+
+    @property
+    def waiting(self) -> int:
+        """Packets to be transmitted. One verb adds a bounded number, and drivers take all."""
+        return len(self._outbox)
 
     # what happens --------------------------------------------------------------------------------
 

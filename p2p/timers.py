@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+SPARE = 64  # entries that are out of date and kept all the same; tidying up costs more
 
 
 class Timers(Generic[Key]):
     """Deadlines by key; setting a key again moves its deadline.
 
-    A heap with lazy deletion: a moved or cancelled entry stays until it surfaces. Ties expire in
-    the order in which they were set, so the outcome never depends on hashing.
+    A heap with lazy deletion: a moved or cancelled entry stays until it surfaces, or until such
+    entries are most of the heap. Ties expire in the order in which they were set, so the outcome
+    never depends on hashing.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,9 @@ class Timers(Generic[Key]):
         self._count += 1
         self._current[key] = (at, self._count)
         heappush(self._heap, (at, self._count, key))
+        if len(self._heap) > 2 * len(self._current) + SPARE:
+            self._heap = [(at, count, key) for key, (at, count) in self._current.items()]
+            heapify(self._heap)
 
     def cancel(self, key: Key) -> None:
         """Forget `key`; cancelling what is not set is fine."""

@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import msgpack
 
-from p2p.errors import WireError
+from p2p.errors import UnknownMessage, WireError
 from p2p.peer import ID_SIZE, Address, Peer, PeerId
 
 MAX_HEADER = 1024  # bytes of the array; a shuffle of eight peers takes half of it
@@ -206,9 +206,11 @@ class Table(Generic[Message]):
     def decode(self, data: bytes | memoryview) -> tuple[Message, memoryview]:
         """One message and its body, which is a view of `data`. Raises only WireError."""
         raw, size = _unpack_array(data)
-        entry = self._by_tag.get(raw[0]) if raw and type(raw[0]) is int else None
+        if not raw or type(raw[0]) is not int:
+            raise WireError(f"{_show(raw[0] if raw else None)} is not the number of a message")
+        entry = self._by_tag.get(raw[0])
         if entry is None:
-            raise WireError(f"there is no message {_show(raw[0] if raw else None)}")
+            raise UnknownMessage(f"there is no message {raw[0]}")
         values = [field.read(value) for field, value in zip(entry.fields, raw[1:], strict=False)]
         if len(values) < entry.required:
             raise WireError(f"{entry.kind.__name__} lacks fields: {_show(raw)}")

@@ -10,9 +10,22 @@ from torch import Tensor
 
 from gossip.agent import Agent, AgentConfig, ModelAdopted
 from gossip.errors import NotFinite
-from gossip.exchange import ExchangeCompleted, LinkOpened, ModelMismatched
+from gossip.exchange import ExchangeCompleted, LinkOpened, ModelMismatched, PayloadRejected
 from gossip.vector import Layout
-from p2p import Address, Peer, PeerDown, PeerId, PeerUp, Swarm, SwarmConfig
+from p2p import (
+    Address,
+    Channel,
+    Conduct,
+    Packet,
+    Peer,
+    PeerDown,
+    PeerGraylisted,
+    PeerId,
+    PeerUp,
+    Swarm,
+    SwarmConfig,
+)
+from p2p.messages import TABLE, Payload
 from sims.network import Link, Network
 from sims.pair import exchange
 
@@ -25,10 +38,15 @@ def peer(index: int) -> Peer:
 
 
 def agent(
-    index: int, x: Tensor, layout: Layout = LAYOUT, incarnation: int = 1, **more: int
+    index: int,
+    x: Tensor,
+    layout: Layout = LAYOUT,
+    incarnation: int = 1,
+    conduct: Conduct | None = None,
+    **more: int,
 ) -> Agent:
     rng = Random(f"{index}/{incarnation}")
-    swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation)
+    swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation, conduct)
     return Agent(swarm, layout, x, AgentConfig(), rng, **more)  # type: ignore[arg-type]
 
 
@@ -240,3 +258,23 @@ def test_the_receipts_of_lost_links_are_bounded() -> None:
     ]
     assert 5 < len(kept) <= 64
     assert sum(len(receipt.mine) + len(receipt.theirs) for receipt in kept) <= 4 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("payload", "proven", "blamed"),
+    [(b"\xc1", True, True), (b"\xc1", False, False), (b"\x91\x7e", True, False)],
+    ids=["nonsense", "nonsense of anybody", "a newer message"],
+)
+def test_nonsense_in_a_payload_is_held_against_whoever_has_proven_to_have_sent_it(
+    payload: bytes, proven: bool, blamed: bool
+) -> None:
+    a, b = agent(0, normal(0)), agent(1, normal(1), conduct=Conduct())
+    a.swarm.join([b.me.address], 0.0)
+    exchange(a, b, 0.0)
+    link = b.swarm.neighbours[a.me.id]
+    data = TABLE.encode(Payload(link.mine), payload)
+    packet = Packet(a.me.address, data, Channel.DATAGRAM, a.me.id if proven else None)
+    events = [type(event) for event in b.receive(packet, 1.0) + b.receive(packet, 2.0)]
+    rejected = [] if payload == b"\x91\x7e" else [PayloadRejected] * 2
+    assert events == rejected + [PeerGraylisted, PeerDown] * blamed
+    assert (a.me.id in b.links) is not blamed

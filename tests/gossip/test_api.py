@@ -10,9 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gossip.access import Access, AccessConfig
 from gossip.api import FILE, Api
 from gossip.errors import ConfigError
-from p2p import Address
+from p2p import Address, PeerId
 
 ANY = Address("127.0.0.1", 0)
 
@@ -118,3 +119,83 @@ def test_a_port_in_use_and_a_directory_that_is_none_are_refused(tmp_path: Path) 
             await Api(ANY, tmp_path / "nowhere", ANSWERS).__aenter__()
 
     asyncio.run(check())
+
+
+# bans ---------------------------------------------------------------------------------------------
+
+
+PEER = PeerId(bytes(32))
+
+
+async def tell(api: Api, method: str, path: str, body: bytes | None, token: str) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            method, f"http://{api.address}{path}", data=body, headers=headers
+        ) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+def access(tmp_path: Path, expelled: list[PeerId]) -> Access:
+    me = PeerId(bytes([1]) * 32)
+    return Access(
+        AccessConfig(), me, [], tmp_path, lambda: 0.0, lambda peer, reason: expelled.append(peer)
+    )
+
+
+def test_a_ban_is_for_whoever_has_the_token(tmp_path: Path) -> None:
+    expelled: list[PeerId] = []
+
+    async def check() -> None:
+        async with Api(ANY, tmp_path, status, access(tmp_path, expelled)) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            body = json.dumps({"who": str(PEER), "seconds": 60}).encode()
+            for method, path in (
+                ("POST", "/api/v1/bans"),
+                ("GET", "/api/v1/bans"),
+                ("DELETE", f"/api/v1/bans/{PEER}"),
+            ):
+                assert (await tell(api, method, path, body, "wrong"))[0] == 401
+            assert expelled == []
+            code, text = await tell(api, "POST", "/api/v1/bans", body, token)
+            assert code == 200
+            assert [ban["who"] for ban in json.loads(text)["bans"]] == [str(PEER)]
+            assert expelled == [PEER]
+            assert (await tell(api, "GET", "/api/v1/bans", None, token)) == (200, text)
+            code, text = await tell(api, "DELETE", f"/api/v1/bans/{PEER}", None, token)
+            assert (code, json.loads(text)) == (200, {"bans": []})
+            code, text = await tell(api, "DELETE", f"/api/v1/bans/{PEER}", None, token)
+            assert (code, json.loads(text)) == (400, {"error": f"{PEER} is not banned"})
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"{}",
+        b'{"who": 3}',
+        b'{"who": "anne"}',
+        json.dumps({"who": str(PEER), "seconds": "long"}).encode(),
+        json.dumps({"who": str(PEER), "seconds": -1}).encode(),
+        json.dumps({"who": str(PEER), "seconds": True}).encode(),
+        json.dumps({"who": str(PEER), "seconds": float("nan")}).encode(),
+    ],
+)
+def test_a_ban_without_sense_bans_nobody(tmp_path: Path, body: bytes) -> None:
+    expelled: list[PeerId] = []
+
+    async def check() -> None:
+        async with Api(ANY, tmp_path, status, access(tmp_path, expelled)) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            code, text = await tell(api, "POST", "/api/v1/bans", body, token)
+            assert code == 400
+            assert json.loads(text)["error"]
+
+    asyncio.run(check())
+    assert expelled == []

@@ -20,6 +20,7 @@ from p2p.certificates import (
     LIFETIME,
     PROTOCOL,
     Credentials,
+    NotAdmitted,
     SomebodyElse,
     _as_file,
     _Authority,
@@ -307,3 +308,36 @@ def test_the_other_end_must_speak_our_protocol(protocols: list[str]) -> None:
 def test_credentials_show_no_secret() -> None:
     shown = repr(Credentials(ME, [KEY])) + str(Credentials(ME, [KEY]))
     assert shown == f"Credentials({ME.id.short})" * 2
+
+
+# who is admitted ----------------------------------------------------------------------------------
+
+
+def test_both_ends_are_asked_whether_the_other_may_come_in() -> None:
+    asked: list[tuple[PeerId, bytes | None]] = []
+
+    def admit(peer: PeerId, invitation: bytes | None) -> None:
+        asked.append((peer, invitation))
+
+    me = Credentials(ME, [KEY], admit=admit, invitation=b"mine")
+    you = Credentials(YOU, [KEY], admit=admit, invitation=b"yours" * 100)
+    shake(me.client, you.server)
+    assert asked == [(YOU.id, b"yours" * 100), (ME.id, b"mine")]
+
+
+def test_whoever_is_not_admitted_fails_the_handshake_in_both_directions() -> None:
+    me = Credentials(ME, [KEY], admit=lambda peer, invitation: "not today")
+    you = Credentials(YOU, [KEY])
+    for ends in ((me.client, you.server), (you.client, me.server)):
+        with pytest.raises(NotAdmitted, match=rf"PeerId.{YOU.id.short}. is not let in: not today"):
+            shake(*ends)
+
+
+def test_nobody_is_asked_about_strangers_or_somebody_else() -> None:
+    asked: list[PeerId] = []
+    me = Credentials(ME, [KEY], admit=lambda peer, invitation: asked.append(peer))
+    with pytest.raises(ssl.SSLError):
+        shake(me.client, Credentials(YOU, [OTHER_KEY]).server)
+    with pytest.raises(SomebodyElse):
+        shake(me.client, Credentials(YOU, [KEY]).server, str(ME.id))
+    assert asked == []
