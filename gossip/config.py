@@ -52,7 +52,12 @@ class Config:
     forwarding. Empty: the address it listens on."""
 
     join: tuple[str, ...] = ()
-    """HOST:PORT of peers to begin with. None: wait to be found."""
+    """HOST:PORT of peers to begin with; a name stands for all its addresses. None: wait to be
+    found, or find others on the local network."""
+
+    lan: bool = True
+    """Whether to announce the node on the local network, and to look for others there. Never
+    without a network key or on loopback."""
 
     state_dir: Path | None = None
     """Where identity, checkpoints and api.json live. None: nothing is kept."""

@@ -23,6 +23,7 @@ from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.config import Config
+from gossip.discovery import Discovery
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
 from gossip.vector import Layout
@@ -34,7 +35,6 @@ from p2p.identity import Identity, load_or_create, lock
 log = logging.getLogger("gossip")
 
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
-RESOLVE_AGAIN = 10.0  # seconds; a name that does not resolve now may do so later. A guess.
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -77,6 +77,13 @@ class Host:
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, await self._advertised(listen))
             self.agent = self._agent(identity)
+            self._discovery = Discovery(
+                self.agent.swarm,
+                listen,
+                self.config.join,
+                self._keys if self.config.lan else (),
+                lambda: self._after([]),
+            )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             api = Api(local, self.config.state_dir, self.status)
             await stack.enter_async_context(api)
@@ -85,7 +92,7 @@ class Host:
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
             stack.push_async_callback(self.leave)
-            stack.push_async_callback(_cancel, asyncio.create_task(self._join()))
+            stack.push_async_callback(_cancel, asyncio.create_task(self._discovery.run()))
             self._stack = stack.pop_all()
         return self
 
@@ -132,31 +139,13 @@ class Host:
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
             self._alarm.cancel()
-        await self.save()
-
-    async def _join(self) -> None:
-        """Resolve the seeds' names and join; what does not resolve is tried again."""
-        waiting = [Address.parse(text) for text in self.config.join]
-        while waiting:
-            unresolved = []
-            for seed in waiting:
-                try:
-                    found = await resolve(seed)
-                except (OSError, UnicodeError) as error:  # the latter: no name at all
-                    log.warning("cannot resolve %s: %s; still trying", seed, error)
-                    unresolved.append(seed)
-                else:
-                    self.agent.swarm.join([found], self._now())
-                    self._after([])
-            waiting = unresolved
-            if waiting:
-                await asyncio.sleep(RESOLVE_AGAIN)
+        await asyncio.gather(self.save(), self._discovery.close())
 
     def _credentials(self, identity: Identity) -> Credentials | None:
         """None without a network key. Raises IdentityError for a key that cannot be used."""
-        keys = [network_key.load(path) for path in self.config.network_key]
-        self.network = keys[0].id.hex() if keys else None
-        return Credentials(identity, keys) if keys else None
+        self._keys = [network_key.load(path) for path in self.config.network_key]
+        self.network = self._keys[0].id.hex() if self._keys else None
+        return Credentials(identity, self._keys) if self._keys else None
 
     async def _listen(self) -> Address:
         if self.network is not None:
@@ -169,9 +158,9 @@ class Host:
 
     async def _advertised(self, listen: Address) -> Address:
         if not self.config.advertise:
-            return advertised(listen)
+            return advertised(listen, map(Address.parse, self.config.join))
         try:
-            return await resolve(Address.parse(self.config.advertise))
+            return (await resolve(Address.parse(self.config.advertise)))[0]
         except (OSError, UnicodeError) as error:
             raise ConfigError(
                 f"cannot advertise {self.config.advertise}: {error}; give an IP address"
