@@ -1,4 +1,6 @@
-"""How long a node takes from its start to its first exchange: python benchmarks/startup.py [--check]
+"""How long a node takes from its start to its first exchange.
+
+    python benchmarks/startup.py [--check] [--runs N]
 
 One node runs on loopback with a network key; others join it, one after the other, each a process of
 its own that imports PyTorch first. The clock starts when that is done, since the seconds it takes
@@ -19,10 +21,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from p2p import network_key
+
+ROOT = Path(__file__).parents[1]
 
 GATE = 1.0  # seconds
 TORCH = "torch is imported"

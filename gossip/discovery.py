@@ -54,7 +54,7 @@ class Discovery:
 
     async def run(self) -> None:
         """Find peers, until cancelled."""
-        await asyncio.gather(self._look_around(), *map(self._try, self._seeds))
+        await asyncio.gather(self.look_around(), *map(self._try, self._seeds))
         while True:
             await asyncio.sleep(AGAIN)
             alone = not self._swarm.neighbours
@@ -88,7 +88,8 @@ class Discovery:
 
     # the local network ----------------------------------------------------------------------------
 
-    async def _look_around(self) -> None:
+    async def look_around(self) -> None:
+        """Announce ourselves, and listen for others."""
         if not self._keys or ip_address(self._listen.host).is_loopback:
             return
         from p2p.lan import Lan  # here, not above: it takes a while that others need not wait

@@ -17,10 +17,46 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import LINE, Node
+from tests.daemons import Node
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NAMES = count()
+
+# A learner without an optimizer: PyTorch spends three seconds when the first one is made.
+PLAIN = """
+import time
+import torch
+from torch import nn
+from gossip.vector import flatten, layout, load
+
+class Plain:
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = nn.Linear(4, 2)
+        self.inputs = torch.randn(64, 4)
+        self.layout = layout(self.model)
+
+    def parameters(self):
+        return flatten(self.model)
+
+    def load(self, parameters):
+        load(self.model, parameters)
+
+    def train(self):
+        time.sleep(0.02)
+        self.model(self.inputs).square().mean().backward()
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+        return len(self.inputs)
+
+    def evaluate(self):
+        return {}
+
+def learner():
+    return Plain()
+"""
 
 
 def run(*command: object, stdin: str | None = None) -> str:
@@ -103,7 +139,7 @@ class Lab:
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self.home = home
         self._stack = stack
-        (home / "line.py").write_text(LINE)
+        (home / "plain.py").write_text(PLAIN)
 
     def machine(self) -> Machine:
         """One more, with nothing but loopback."""
@@ -143,7 +179,7 @@ class Lab:
         self, machine: Machine, name: str, *arguments: Any, target: str = "", **popen: Any
     ) -> Resident:
         """Start a node on a machine."""
-        target = target or f"{self.home / 'line.py'}:learner"
+        target = target or f"{self.home / 'plain.py'}:learner"
         node = Resident(machine, self.home, name, target, *arguments, **popen)
         self._stack.callback(node.kill)
         return node
