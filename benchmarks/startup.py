@@ -32,25 +32,29 @@ TORCH = "torch is imported"
 STAGES = ("local API at", "PeerUp", "ExchangeCompleted")
 MAIN = f"""
 import sys, torch
+torch.optim.SGD([torch.zeros(1)], lr=1)  # the first optimizer imports the rest of PyTorch
 print({TORCH!r}, file=sys.stderr, flush=True)
 from gossip.cli import main
 main()
 """
 LEARNER = """
+import time
 import gossip
 import torch
 
-def learner(shard: int, seed: int):
+def learner(shard: int, seed: int, pause: float = 0.0):
     torch.manual_seed(seed)
     inputs = torch.randn(64, 64)
-    batch = inputs, (inputs[:, shard] > 0).long()
-    return gossip.TorchLearner(torch.nn.Linear(64, 2), [batch], torch.nn.functional.cross_entropy)
+    batches = [(inputs, (inputs[:, shard] > 0).long())]
+    made = gossip.TorchLearner(torch.nn.Linear(64, 2), batches, torch.nn.functional.cross_entropy)
+    train = made.train
+    made.train = lambda: time.sleep(pause) or train()
+    return made
 """
 
 
 def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A node that tells everything."""
-    node = ["run", str(home / "train.py") + ":learner", "--verbose", "--listen", "127.0.0.1:0"]
+    node = ["run", str(home / "train.py") + ":learner", "--listen", "127.0.0.1:0"]
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, *node, "--network-key", str(home / "net.key"), *arguments],
         stderr=subprocess.PIPE,
@@ -70,7 +74,7 @@ def until(process: subprocess.Popen[str], text: str) -> str:
 
 def newcomer(home: Path, address: str) -> list[float]:
     """Seconds from PyTorch's import to each stage."""
-    process = start(home, "--join", address, "--shard", "1/2")
+    process = start(home, "--join", address, "--shard", "1/2", "--verbose")
     try:
         until(process, TORCH)
         began = perf_counter()
@@ -94,8 +98,7 @@ def main() -> None:
         home = Path(directory)
         (home / "train.py").write_text(LEARNER)
         network_key.create(home / "net.key")
-        # Nobody reads what it says from then on, so it must not say more than a pipe holds.
-        first = start(home, "--shard", "0/2")
+        first = start(home, "--shard", "0/2", "--option", "pause=0.1")
         try:
             address = until(first, STAGES[0]).split(" is up")[0].split(" at ")[-1]
             print(f"{'seconds from import torch until':34}{'up':>8}{'linked':>8}{'exchanged':>11}")

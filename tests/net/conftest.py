@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from p2p import network_key
-from tests.net.lab import Lab, missing
+from tests.net.lab import Lab
+from tests.net.machine import missing
 
 
 @pytest.fixture

@@ -1,26 +1,18 @@
-"""Machines of a test's own: network namespaces, joined by switches and routers.
+"""Machines, and the switches and routers between them.
 
 Nothing of it touches the machine's real interfaces: cables (veth pairs) are laid between namespaces
-only. A thread can step into a namespace, and what it starts or connects to then is there.
+only.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
-from itertools import count
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import Node
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-NAMES = count()
+from tests.net.machine import NAMES, Machine, Resident
+from tests.net.nursery import Nursery
 
 # A learner without an optimizer: PyTorch spends three seconds when the first one is made.
 PLAIN = """
@@ -59,85 +51,12 @@ def learner():
 """
 
 
-def run(*command: object, stdin: str | None = None) -> str:
-    """Run a command that must succeed."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, input=stdin)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
-
-
-@cache
-def missing(*programs: str) -> str | None:
-    """Why there can be no lab here; None if there can."""
-    for program in programs:
-        if shutil.which(program) is None:
-            return f"there is no program {program}"
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    name = f"gossip-{os.getpid()}-try"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    if made.returncode != 0:
-        return f"no network namespaces: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "delete", name], check=True)
-    return None
-
-
-class Machine:
-    """A network namespace."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.name = f"gossip-{os.getpid()}-{next(NAMES)}"
-        self.addresses: list[str] = []
-        run("ip", "netns", "add", self.name)
-        stack.callback(run, "ip", "netns", "delete", self.name)
-        self.ip("link", "set", "lo", "up")
-
-    def ip(self, *arguments: object) -> str:
-        """Run `ip` in there."""
-        return run("ip", "-n", self.name, *arguments)
-
-    def nft(self, rules: str) -> None:
-        """Load nftables rules."""
-        run("ip", "netns", "exec", self.name, "nft", "-f", "-", stdin=rules)
-
-    def sysctl(self, name: str, value: object) -> None:
-        """Set a setting of the kernel's network."""
-        run("ip", "netns", "exec", self.name, "sysctl", "-qw", f"{name}={value}")
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """This thread is on this machine meanwhile."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.name}") as there:
-            _enter(there.fileno())
-            try:
-                yield
-            finally:
-                _enter(home.fileno())
-
-
-def _enter(namespace: int) -> None:
-    if LIBC.setns(namespace, 0) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-class Resident(Node):
-    """A node on a machine."""
-
-    def __init__(self, machine: Machine, *arguments: Any, **popen: Any):
-        self.machine = machine
-        with machine.inside():
-            super().__init__(*arguments, **popen)
-
-    def status(self) -> dict[str, Any]:
-        with self.machine.inside():
-            return super().status()
-
-
 class Lab:
     """Everything that a test sets up, and that goes with it."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self.home = home
+        self.ends: dict[Machine, str] = {}  # the router's interface to each
         self._stack = stack
         (home / "plain.py").write_text(PLAIN)
 
@@ -145,16 +64,14 @@ class Lab:
         """One more, with nothing but loopback."""
         return Machine(self._stack)
 
-    def cable(self, one: Machine, other: Machine, *addresses: str) -> tuple[str, str]:
-        """Connect two machines, and give the first its addresses; the names of both ends."""
-        ends = f"a{next(NAMES)}", f"b{next(NAMES)}"
-        one.ip("link", "add", ends[0], "type", "veth", "peer", ends[1], "netns", other.name)
-        for address in addresses:
-            one.ip("address", "add", address, "dev", ends[0], "nodad")
-            one.addresses.append(address.partition("/")[0])
-        for machine, end in zip((one, other), ends, strict=True):
-            machine.ip("link", "set", end, "up")
-        return ends
+    def cable(self, one: Machine, address: str, other: Machine) -> str:
+        """Connect two machines, and give the first an address; the name of the other's end."""
+        mine, theirs = f"a{next(NAMES)}", f"b{next(NAMES)}"
+        one.ip("link", "add", mine, "type", "veth", "peer", theirs, "netns", other.name)
+        one.ip("address", "add", address, "dev", mine)
+        one.ip("link", "set", mine, "up")
+        other.ip("link", "set", theirs, "up")
+        return theirs
 
     def switch(self, *machines: Machine, network: int = 1) -> None:
         """Put machines on one local network, 10.0.`network`.0/24."""
@@ -162,7 +79,7 @@ class Lab:
         switch.ip("link", "add", "lan", "type", "bridge", "mcast_snooping", 0)
         switch.ip("link", "set", "lan", "up")
         for number, machine in enumerate(machines, 1):
-            _, end = self.cable(machine, switch, f"10.0.{network}.{number}/24")
+            end = self.cable(machine, f"10.0.{network}.{number}/24", switch)
             switch.ip("link", "set", end, "master", "lan")
 
     def router(self, *machines: Machine) -> Machine:
@@ -170,7 +87,8 @@ class Lab:
         router = self.machine()
         router.sysctl("net.ipv4.ip_forward", 1)
         for number, machine in enumerate(machines, 1):
-            _, end = self.cable(machine, router, f"10.1.{number}.2/30")
+            end = self.cable(machine, f"10.1.{number}.2/30", router)
+            self.ends[machine] = end
             router.ip("address", "add", f"10.1.{number}.1/30", "dev", end)
             machine.ip("route", "add", "default", "via", f"10.1.{number}.1")
         return router
@@ -183,3 +101,9 @@ class Lab:
         node = Resident(machine, self.home, name, target, *arguments, **popen)
         self._stack.callback(node.kill)
         return node
+
+    def nursery(self, nodes: Iterable[tuple[Machine, str, Sequence[object]]]) -> Nursery:
+        """Start many nodes: for each its machine, its name, and what follows `gossip run`."""
+        nursery = Nursery(self.home, list(nodes))
+        self._stack.callback(nursery.kill)
+        return nursery

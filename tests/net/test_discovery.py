@@ -18,7 +18,8 @@ from gossip.discovery import Discovery
 from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
 from p2p.lan import MOST_PEERS, service_type, write
 from p2p.network_key import NetworkKey
-from tests.net.lab import Lab, Machine
+from tests.net.lab import Lab
+from tests.net.machine import Machine
 
 KEY, FRESH, OTHER = (NetworkKey(bytes([number]) * 32) for number in range(3))
 EVERYWHERE = Address("0.0.0.0", 7946)
