@@ -109,13 +109,15 @@ class Discovery:
     def _look_again(self, lan: Lan) -> None:
         if not self._told:
             self._told = True
-            here = ", ".join(map(str, lan.peers.values())) or "nobody"
-            log.warning(
-                "no link yet; of network %s %s is on the local network; still looking. Members "
-                "have the same network key",
-                " or ".join(key.id.hex() for key in self._keys),
-                here,
-            )
+            if lan.peers:
+                found = ", ".join(map(str, lan.peers.values()))
+                log.warning("on the local network, but not linked: %s; still trying", found)
+            else:
+                log.warning(
+                    "nobody else of network %s is on the local network; still looking. Members "
+                    "have the same network key",
+                    " or ".join(key.id.hex() for key in self._keys),
+                )
         for peer in list(lan.peers.values()):
             self._meet(peer)
 

@@ -30,7 +30,11 @@ for namespace, home, arguments in json.load(sys.stdin):
             sys.exit("setns failed")
         for stream, ending in ((1, "out"), (2, "log")):
             os.dup2(os.open(f"{home}.{ending}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-        main(arguments)
+        try:
+            main(arguments)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)  # a fork would wait for threads that it has not
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while True:
     try:

@@ -142,6 +142,34 @@ def test_announcements_of_strangers_teach_nothing_and_leave_room_for_members(lab
     asyncio.run(check())
 
 
+def test_a_member_that_moves_is_known_where_it_is_now(lab: Lab) -> None:
+    machines = [lab.machine() for _ in range(2)]
+    lab.switch(*machines)
+    kind = service_type(KEY)
+
+    async def check() -> None:
+        a, moving = Place(machines[0], 1, KEY), PeerId(bytes([2]) * 32)
+        with machines[1].inside():
+            mdns = AsyncZeroconf(["10.0.1.2"])
+            await mdns.zeroconf.async_wait_for_start()
+        async with looking_around(a):
+            for port in (1, 2):
+                at = [Address("10.0.1.2", port)]
+                service = ServiceInfo(
+                    kind,
+                    f"{moving}.{kind}",
+                    port,
+                    properties=write(KEY, moving, at),
+                    parsed_addresses=["10.0.1.2"],
+                )
+                mdns.zeroconf.registry.async_remove(service)
+                await mdns.async_register_service(service, cooperating_responders=True)
+                await a.until(lambda port=port: a.known == {moving: f"10.0.1.2:{port}"})
+        await mdns.async_close()
+
+    asyncio.run(check())
+
+
 def test_a_node_on_two_networks_is_found_on_each_at_its_address_there(lab: Lab) -> None:
     both, one, other = (lab.machine() for _ in range(3))
     lab.switch(both, one, network=1)

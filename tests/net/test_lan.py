@@ -44,6 +44,6 @@ def test_a_stranger_is_told_what_is_wrong_and_the_member_is_silent(
         with pytest.raises(TimeoutError):
             asking.recv(2048)
     stranger.says(f"{member.address} is not in our network")
-    stranger.says(f"no link yet; of network {network} nobody is on the local network")
+    stranger.says(f"nobody else of network {network} is on the local network")
     found = member.status()
     assert (found["peers"], found["bytes_sent"]) == ([], 0)

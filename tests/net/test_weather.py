@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemons import eventually
 from tests.net.lab import Lab
 
 NODES = 12
-BEFORE, SPLIT, AFTER = 10.0, 20.0, 25.0  # seconds
+BEFORE, SPLIT = 10.0, 20.0  # seconds
+SAMPLES = 40_000  # that each node sees in all, so that a slow machine makes no difference
+LONGEST = 240.0  # seconds
 RATE = "20mbit"
 LOSS = """
 table ip loss {
@@ -35,11 +38,11 @@ import time
 from models import digits
 
 def learner(shard: int, shards: int, seed: int):
-    made = digits.learner(shard, shards, seed, split="shards")
+    made = digits.learner(shard, shards, seed, split="shards", steps=5)
     train = made.train
 
     def paced() -> int:
-        time.sleep(0.25)
+        time.sleep(0.2)
         return train()
 
     made.train = paced
@@ -89,15 +92,16 @@ def test_loss_and_a_partition_cost_a_swarm_at_most_two_points(
     rough.router.nft(PARTITION.format(one=one, other=other))
     time.sleep(SPLIT)
     rough.router.nft("delete table ip split")
-    time.sleep(AFTER)
+    eventually(
+        f"{SAMPLES} samples at each",
+        lambda: all(node.status()["samples"] >= SAMPLES for node in nursery.nodes),
+        LONGEST,
+    )
     accuracies = [status["metrics"]["accuracy"] for status in nursery.stop()]
     undisturbed, disturbed = (
         sum(part) / NODES for part in (accuracies[:NODES], accuracies[NODES:])
     )
-    print(accuracies)
-    print([len(node.said.splitlines()) for node in nursery.nodes])
-    for node in nursery.nodes:
-        print(node.said)
+    print(undisturbed, disturbed, accuracies)
     assert undisturbed > 0.8, "alone nobody can tell more than two of the ten digits"
     assert disturbed > undisturbed - 0.02
     assert any("lost " in node.said for node in nursery.nodes[NODES:]), "it was a partition"
