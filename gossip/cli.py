@@ -105,6 +105,7 @@ def main() -> None:
 @click.option("--listen", metavar="H:P", help="The swarm's port, UDP and TCP.  [a free port]")
 @click.option("--advertise", metavar="H:P", help="Where others reach it, if not there.")
 @click.option("--join", multiple=True, metavar="H:P", help="A peer to begin with; repeatable.")
+@click.option("--lan/--no-lan", default=None, help="Find others on the local network.  [--lan]")
 @click.option(
     "--shard", default="0/1", callback=shard, metavar="I/N", help="Which part of the data."
 )

@@ -57,7 +57,12 @@ class Config:
     forwarding. Empty: the address it listens on."""
 
     join: tuple[str, ...] = ()
-    """HOST:PORT of peers to begin with. None: wait to be found."""
+    """HOST:PORT of peers to begin with; a name stands for all its addresses. None: wait to be
+    found, or find others on the local network."""
+
+    lan: bool = True
+    """Whether to announce the node on the local network, and to look for others there. Never
+    without a network key or on loopback."""
 
     name: str = ""
     """What other peers see in their `gossip peers`; at most 32 bytes. Empty: the name of this

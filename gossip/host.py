@@ -26,6 +26,7 @@ from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.audit import Audit
 from gossip.config import Config
+from gossip.discovery import Discovery
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
 from gossip.peers import peers
@@ -40,7 +41,6 @@ from p2p.traffic import EndpointConfig
 log = logging.getLogger("gossip")
 
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
-RESOLVE_AGAIN = 10.0  # seconds; a name that does not resolve now may do so later. A guess.
 CHECKPOINT = "checkpoint.safetensors"
 PEERS = "peers.json"
 
@@ -94,18 +94,26 @@ class Host:
             stack.push_async_callback(self.endpoint.close)
             self.me = Peer(identity.id, await self._advertised(listen))
             self.agent = self._agent(identity)
+            self._discovery = Discovery(
+                self.agent.swarm,
+                listen,
+                self.config.join,
+                keys if self.config.lan else (),
+                lambda: self._after([]),
+            )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             answers = {"status": self.status, "peers": self.peers}
             api = Api(local, self.config.state_dir, answers, self.access)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._publish()
+            self._meet_again()
             self._after([])
             # Undone in this order, backwards: seeds that resolve late must not be asked after we
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
             stack.push_async_callback(self.leave)
-            stack.push_async_callback(_cancel, asyncio.create_task(self._join()))
+            stack.push_async_callback(_cancel, asyncio.create_task(self._discovery.run()))
             self._stack = stack.pop_all()
         return self
 
@@ -160,31 +168,16 @@ class Host:
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
         if self._alarm is not None:
             self._alarm.cancel()
-        await self.save()
+        await asyncio.gather(self.save(), self._discovery.close())
 
-    async def _join(self) -> None:
-        """Resolve the seeds' names and join; what does not resolve is tried again."""
-        if self.config.state_dir is not None:
-            cached, warning = cache.load(self.config.state_dir / PEERS)
-            if warning:
-                log.warning("%s", warning)
-            self.agent.swarm.join([], self._now(), cached=cached)
-            self._after([])
-        waiting = [Address.parse(text) for text in self.config.join]
-        while waiting:
-            unresolved = []
-            for seed in waiting:
-                try:
-                    found = await resolve(seed)
-                except (OSError, UnicodeError) as error:  # the latter: no name at all
-                    log.warning("cannot resolve %s: %s; still trying", seed, error)
-                    unresolved.append(seed)
-                else:
-                    self.agent.swarm.join([found], self._now())
-                    self._after([])
-            waiting = unresolved
-            if waiting:
-                await asyncio.sleep(RESOLVE_AGAIN)
+    def _meet_again(self) -> None:
+        """Ask the peers of earlier days for links."""
+        if self.config.state_dir is None:
+            return
+        cached, warning = cache.load(self.config.state_dir / PEERS)
+        if warning:
+            log.warning("%s", warning)
+        self.agent.swarm.join([], self._now(), cached=cached)
 
     def _access(
         self, stack: AsyncExitStack, identity: Identity, keys: list[NetworkKey]
@@ -233,9 +226,9 @@ class Host:
 
     async def _advertised(self, listen: Address) -> Address:
         if not self.config.advertise:
-            return advertised(listen)
+            return advertised(listen, map(Address.parse, self.config.join))
         try:
-            return await resolve(Address.parse(self.config.advertise))
+            return (await resolve(Address.parse(self.config.advertise)))[0]
         except (OSError, UnicodeError) as error:
             raise ConfigError(
                 f"cannot advertise {self.config.advertise}: {error}; give an IP address"
@@ -249,6 +242,7 @@ class Host:
             return self.agent.sync(parameters, samples, self._now())
         finally:
             self._publish()
+            self._meet_again()
             self._after([])
 
     def _publish(self) -> None:

@@ -189,6 +189,19 @@ class Swarm:
                 self._seeds[seed] = _Seed()
                 self._try_seed(seed, now)
 
+    def forget(self, seeds: Iterable[Address]) -> None:
+        """Stop trying these; links that were made through them stay."""
+        for seed in seeds:
+            if self._seeds.pop(seed, None) is not None:
+                self._timers.cancel(seed)
+
+    def meet(self, peer: Peer, now: float) -> None:
+        """Get to know somebody, and ask for a link if one is missing. If nobody answers, that is
+        the end of it."""
+        self._overlay.remember(peer)
+        if self._links.room > 0:
+            self._links.request(peer, now, joining=not self._links.up)
+
     def send(self, peer: PeerId, payload: bytes, now: float) -> None:
         """Send bytes to a neighbour: as a datagram if they fit one, else as a stream.
 

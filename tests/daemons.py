@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,18 @@ def here(*arguments: object) -> Result:
 class Node:
     """A process of `gossip run`."""
 
-    def __init__(self, home: Path, name: str, target: str, *arguments: object, **popen: Any):
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        target: str,
+        *arguments: object,
+        prefix: Sequence[str] = (),
+        **popen: Any,
+    ):
         self.state_dir = home / name
         self._log = home / f"{name}.log"
-        command = [sys.executable, "-m", "gossip", "run", target, "--json"]
+        command = [*prefix, sys.executable, "-m", "gossip", "run", target, "--json"]
         command += ["--state-dir", str(self.state_dir), *map(str, arguments)]
         with self._log.open("a") as log:
             self.process = subprocess.Popen(

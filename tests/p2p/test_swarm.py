@@ -61,6 +61,15 @@ class World:
         self.network.attach(new, new.me.address)
         return new
 
+    def meets(self, index: int, *others: int) -> Swarm:
+        """Start one that has been told of the others."""
+        new = swarm(index)
+        for other in others:
+            new.meet(peer(other), self.network.now)
+        self.swarms[index] = new
+        self.network.attach(new, new.me.address)
+        return new
+
     def crash(self, index: int) -> None:
         self.network.detach(self.swarms.pop(index).me.address)
 
@@ -225,6 +234,33 @@ def test_an_unreachable_seed_is_reported_and_tried_until_it_answers() -> None:
     world.start(0)
     world.network.run(60)
     assert peer(0).id in world.swarms[1].neighbours
+
+
+def test_a_seed_that_is_forgotten_is_not_tried_again() -> None:
+    world = World()
+    one = world.start(1, 0)
+    world.network.run(5)
+    one.forget([peer(0).address, peer(7).address])
+    world.start(0)
+    world.network.run(60)
+    assert not one.neighbours
+    assert not world.of(SeedUnreachable, 1)
+
+
+def test_who_meets_somebody_becomes_his_neighbour_and_is_introduced_to_the_others() -> None:
+    world = grown(3)
+    new = world.meets(3, 1)
+    world.network.run(10)
+    assert len(new.neighbours) == 3
+    assert not world.one_sided()
+
+
+def test_somebody_who_was_met_and_gives_no_answer_is_let_go_quietly() -> None:
+    world = World()
+    one = world.meets(1, 0, 1)
+    world.network.run(60)
+    assert not world.events
+    assert not one.passive
 
 
 def test_a_peer_that_is_its_own_seed_does_not_become_its_own_neighbour() -> None:
