@@ -45,7 +45,16 @@ from torch import Tensor
 
 from gossip.codec import CodecConfig, Patch, decode, encode
 from gossip.errors import CodecError, LayoutError
-from gossip.messages import DIGEST_SIZE, TABLE, Challenge, Describe, Half, Message, Open
+from gossip.messages import (
+    DIGEST_SIZE,
+    MOST_ATTEMPTS,
+    TABLE,
+    Challenge,
+    Describe,
+    Half,
+    Message,
+    Open,
+)
 from gossip.timing import Timing, TimingConfig
 from gossip.vector import Layout
 from p2p import Peer, PeerId, UnknownMessage, WireError
@@ -142,8 +151,7 @@ class _Pending:
     half: Half
     body: bytes
     patch: Patch
-    since: float
-    repetitions: int = 0
+    sent: list[float] = field(default_factory=list)  # when, by attempt
 
 
 class Exchange:
@@ -204,7 +212,7 @@ class Exchange:
         """Begin the next exchange; False if the link is not ready or one is under way."""
         if not self.ready:
             return False
-        self._pending = self._compress(now)
+        self._pending = self._compress()
         self._transmit(self._pending, now)
         return True
 
@@ -221,7 +229,7 @@ class Exchange:
     @property
     def overdue(self) -> bool:
         """Whether a half of ours has been repeated more than once: loss is an unlikely reason."""
-        return self._pending is not None and self._pending.repetitions > 1
+        return self._pending is not None and len(self._pending.sent) > 2
 
     @property
     def completed(self) -> int:
@@ -262,7 +270,6 @@ class Exchange:
             return []
         self._timing.back_off()
         if self._pending is not None:
-            self._pending.repetitions += 1
             self._transmit(self._pending, now)
         elif not self._agreed and not self._refused:
             self._ask(now)
@@ -362,7 +369,7 @@ class Exchange:
             self._tell(answer=False)
         if self._snapshot_is_ours(self._theirs):
             body, patch = encode(self._x, SNAPSHOT)
-            self._pending = self._wrap(0, None, body, patch, now)
+            self._pending = self._wrap(0, None, body, patch)
             self._transmit(self._pending, now)
 
     def _snapshot_is_ours(self, theirs: Open) -> bool:
@@ -401,7 +408,7 @@ class Exchange:
         completed = self.completed
         if half.n == completed:
             if self._kept is not None and not half.answer:
-                self._answer(*self._kept)
+                self._answer(*self._kept, half.attempt)
             return []
         if half.n != completed + 1:
             return []  # a late copy: the exchange is long over
@@ -416,13 +423,13 @@ class Exchange:
         assert self._theirs is not None
         if self._pending is not None:
             self.reference = self._pending.patch.dense().to(self._x.dtype)
-            self._measure(self._pending, now)
+            self._measure(self._pending, half, now)
         elif self._snapshot_is_ours(self._theirs):
             return []
         else:
             self.reference = self._decode(body).dense().to(self._x.dtype)
             self._kept = Half(half.epoch, 0, False, None), b""
-            self._answer(*self._kept)
+            self._answer(*self._kept, half.attempt)
         self._finish(Receipt(self._epoch, 0))
         return [LinkOpened(self.peer, self._theirs.samples)]
 
@@ -431,10 +438,10 @@ class Exchange:
         theirs = self._decode(body)
         mine = self._pending
         if mine is None:
-            mine = self._compress(now)
-            self._answer(mine.half, mine.body)
+            mine = self._compress()
+            self._answer(mine.half, mine.body, half.attempt)
         else:
-            self._measure(mine, now)
+            self._measure(mine, half, now)
         # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
         # ends add the lower id's half first. Hence one reference, to the bit.
         theirs.add_to(self._x, 0.5)
@@ -451,22 +458,20 @@ class Exchange:
         self._pending = None
         self._due = inf
 
-    def _compress(self, now: float) -> _Pending:
+    def _compress(self) -> _Pending:
         assert self.reference is not None
         n = self.completed + 1
         digest = self._digest() if n % self._config.digest_every == 0 else None
         body, patch = encode(self._x - self.reference, self._config.codec)
-        return self._wrap(n, digest, body, patch, now)
+        return self._wrap(n, digest, body, patch)
 
-    def _wrap(
-        self, n: int, digest: bytes | None, body: bytes, patch: Patch, now: float
-    ) -> _Pending:
+    def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch) -> _Pending:
         assert self._tag is not None
-        return _Pending(Half(self._tag, n, False, digest), body, patch, now)
+        return _Pending(Half(self._tag, n, False, digest), body, patch)
 
-    def _answer(self, half: Half, body: bytes) -> None:
+    def _answer(self, half: Half, body: bytes, attempt: int) -> None:
         """Say our half to somebody who waits for it, and does not answer again."""
-        self._say(replace(half, answer=True), body)
+        self._say(replace(half, answer=True, attempt=attempt), body)
 
     def _decode(self, body: bytes) -> Patch:
         patch = decode(body, self._layout.size)
@@ -475,12 +480,15 @@ class Exchange:
         return patch
 
     def _transmit(self, pending: _Pending, now: float) -> None:
-        self._say(pending.half, pending.body)
+        attempt = min(len(pending.sent), MOST_ATTEMPTS)
+        pending.sent[attempt:] = [now]
+        self._say(replace(pending.half, attempt=attempt), pending.body)
         self._due = now + self._timing.delay(len(pending.body))
 
-    def _measure(self, answered: _Pending, now: float) -> None:
-        if not answered.repetitions:
-            self._timing.measure(now - answered.since)
+    def _measure(self, pending: _Pending, theirs: Half, now: float) -> None:
+        """Learn from an answer; a half that crossed ours was sent whenever its sender liked."""
+        if theirs.answer and theirs.attempt < len(pending.sent):
+            self._timing.measure(now - pending.sent[theirs.attempt])
 
     def _digest(self) -> bytes:
         assert self.reference is not None

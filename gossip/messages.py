@@ -19,6 +19,8 @@ MOST_SAMPLES = 2**48  # that a model can have seen; counting stops there
 EPOCH = integer(0, 2**32 - 1)
 COUNT = integer(0, 2**63 - 1)
 SAMPLES = integer(0, MOST_SAMPLES)
+MOST_ATTEMPTS = 127  # that are told apart; one byte
+ATTEMPT = integer(0, MOST_ATTEMPTS)
 HASH_SIZE = 32  # bytes; SHA-256
 DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
 
@@ -51,6 +53,7 @@ class Half:
     n: int
     answer: bool  # the sender has completed n and wants nothing back
     digest: bytes | None  # (8,) hash of the reference before this exchange, now and then
+    attempt: int = 0  # how often this was sent before; in an answer, which of them it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,6 @@ Message = Open | Challenge | Half | Describe
 TABLE: Table[Message] = Table(
     row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), SAMPLES, sequence(NONCE, 3)),
     row(2, Challenge, NONCE, NONCE),
-    row(3, Half, EPOCH, COUNT, boolean, optional(binary(DIGEST_SIZE)), body=True),
+    row(3, Half, EPOCH, COUNT, boolean, optional(binary(DIGEST_SIZE)), ATTEMPT, body=True),
     row(4, Describe, body=True),
 )

@@ -34,8 +34,7 @@ class Timing:
         self._factor = 1.0
 
     def back_off(self) -> None:
-        """Wait twice as long, until something was measured (RFC 6298, section 5.7): where an answer
-        takes longer than we wait, nothing is ever measured at the first try."""
+        """Wait twice as long, until something was measured (RFC 6298, section 5.7)."""
         self._factor *= 2.0
 
     def delay(self, size: int) -> float:
@@ -46,6 +45,9 @@ class Timing:
         return min(seconds * self._factor, config.most) + size / config.slowest
 
     def measure(self, sample: float) -> None:
-        """Learn how long an answer took; only for what was not repeated (Karn's rule)."""
+        """Learn how long an answer took since the copy that it answers was sent.
+
+        Karn's rule, which ignores what was repeated, would leave a link slow after a few losses.
+        """
         self._factor = 1.0
         self._round_trip.measure(sample)

@@ -368,3 +368,30 @@ def test_no_number_of_an_epoch_is_drawn_twice() -> None:
         assert payload is not None
         seen.add(sha256(payload).digest())
     assert len(seen) == 50
+
+
+def test_losses_do_not_slow_a_link_down_for_longer_than_they_last() -> None:
+    a, b = ends()
+    settle(a, b, 0.0)
+    now = 0.0
+
+    def exchange(lost: int) -> float:
+        """Seconds until our half is answered; so many copies are lost, the others take 10 ms."""
+        nonlocal now
+        began = now
+        assert a.link.start(now)
+        while a.link.waiting:
+            there = [*iter(a.link.poll_transmit, None)]
+            back = [*iter(b.link.poll_transmit, None)]
+            now += 0.01
+            for payload in there[lost:]:
+                b.receive(payload, now)
+            lost = max(lost - len(there), 0)
+            for payload in back:
+                a.receive(payload, now)
+            a.link.handle_timeout(now)
+        return now - began
+
+    times = [exchange(lost) for lost in (0, 1, 1, 1, 1, 1, 0)]
+    assert max(times) < 0.2
+    assert times[-1] < 0.03
