@@ -46,7 +46,7 @@ def agent(
     **more: int,
 ) -> Agent:
     rng = Random(f"{index}/{incarnation}")
-    swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation, conduct)
+    swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation, conduct=conduct)
     return Agent(swarm, layout, x, AgentConfig(), rng, **more)  # type: ignore[arg-type]
 
 

@@ -148,7 +148,7 @@ def test_what_is_remembered_of_others_is_bounded_and_an_operators_bans_stay() ->
 
 def swarm(config: ConductConfig | None = None) -> tuple[Swarm, Conduct]:
     conduct = Conduct(config)
-    return Swarm(ME, SwarmConfig(), Random(1), 1, conduct), conduct
+    return Swarm(ME, SwarmConfig(), Random(1), 1, conduct=conduct), conduct
 
 
 def from_you(data: bytes, proven: bool = True, channel: Channel = Channel.DATAGRAM) -> Packet:
