@@ -115,6 +115,12 @@ class Patch:
         indices = torch.cat((self._positions(), other._positions() + self.size))
         return Patch(size, indices, values)
 
+    def padded(self, size: int) -> Patch:
+        """The same patch of a vector that goes on with zeros, up to `size` coordinates."""
+        if size == self.size:
+            return self
+        return Patch(size, self._positions(), self.values)
+
     def _positions(self) -> Tensor:
         if self.indices is not None:
             return self.indices

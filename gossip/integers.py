@@ -125,6 +125,10 @@ class Reader:
         self._at += size
         return piece
 
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._data) - self._at)
+
     def byte(self) -> int:
         """The next byte."""
         return self.take(1)[0]

@@ -98,7 +98,9 @@ class Difference:
         else:
             starts = range(0, len(self), AWAY)
             pieces = [self._look_away(start, float(limit)) for start in starts]
-        return np.concatenate([at for at, _ in pieces]), np.concatenate([what for _, what in pieces])
+        return np.concatenate([at for at, _ in pieces]), np.concatenate(
+            [what for _, what in pieces]
+        )
 
     def _look(self, start: int, limit: np.float32) -> tuple[Indices, Floats]:
         piece = self.piece(start)

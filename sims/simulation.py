@@ -190,7 +190,7 @@ class Simulation:
             samples=saved.samples if saved else 0,
             receipts=saved.receipts if saved else None,
         )
-        node.handed_out, node.failures = node.agent.x.clone(), 0
+        node.handed_out, node.failures = node.agent.handed_out.clone(), 0
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         node.agent.swarm.join(contacts, self.now)
         self.network.attach(node.agent, node.peer.address)
