@@ -295,10 +295,10 @@ def _cell_width(
 
     def measure(start: int) -> tuple[float, float]:
         magnitudes = np.abs(piece_at(start))
-        refuse_not_finite(magnitudes)
         return float(magnitudes.max(initial=0.0)), float(magnitudes.sum(dtype=np.float64))
 
     pieces = each_chunk(measure, size)
+    refuse_not_finite(np.array(pieces))  # one bad number spoils its chunk's sum
     largest = max(most for most, _ in pieces)
     mean = sum(total for _, total in pieces) / max(size, 1)
     # In means above the threshold, not in parts of the range: one large outlier must not push all

@@ -15,6 +15,7 @@ numbers, for IEEE subtraction has one result. PyTorch's operations are tested he
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ class Difference:
         return (found + start).int().cpu().numpy(), piece[found].cpu().numpy()
 
 
-def refuse_not_finite(numbers: Floats) -> None:
+def refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
     """Raises ValueError on NaN and on infinity."""
     if not np.isfinite(numbers).all():
         raise ValueError("a vector with NaN or infinity cannot be compressed")

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -40,7 +41,8 @@ MAX_NAME = 512  # characters
 MAX_SIZE = 1 << 31  # coordinates
 SHOWN = 3  # differences between two layouts; more would bury the first
 
-HALF = (torch.float16, torch.bfloat16)
+VARIANCE = "running_var"  # what the buffer is called in PyTorch's norms
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Entry = tuple[str, tuple[int, ...], str]
 Named = list[tuple[str, Tensor]]
@@ -102,13 +104,22 @@ class Layout:
         at = 0
         for _, shape, name in self.entries:
             start, at = at, at + prod(shape)
-            dtype = getattr(torch, name, None)
-            if dtype not in HALF:
+            if name not in HALF:
                 continue
-            if runs and runs[-1][1:] == (start, dtype):
+            if runs and runs[-1][1:] == (start, HALF[name]):
                 start = runs.pop()[0]
-            runs.append((start, at, dtype))
+            runs.append((start, at, HALF[name]))
         return tuple(runs)
+
+    @cached_property
+    def variances(self) -> tuple[tuple[int, int], ...]:
+        """From where to where there are BatchNorm's running variances."""
+        ends = [*accumulate(map(prod, self.shapes), initial=0)]
+        return tuple(
+            (ends[at], ends[at + 1])
+            for at, name in enumerate(self.names)
+            if name.endswith(VARIANCE) and at >= len(self.names) - self.buffers
+        )
 
     @cached_property
     def size(self) -> int:
@@ -197,8 +208,8 @@ def flatten(module: nn.Module, out: Tensor | None = None, selection: Selection =
 
 def load(module: nn.Module, vector: Tensor, selection: Selection = ALL) -> None:
     """Set the module's values, in place, from (n,) float32."""
-    for name, tensor, values in _beside(module, vector, selection):
-        _set(name, tensor, values)
+    for _, tensor, values in _beside(module, vector, selection):
+        _set(tensor, values)
 
 
 def add(module: nn.Module, change: Tensor, selection: Selection = ALL) -> None:
@@ -209,15 +220,23 @@ def add(module: nn.Module, change: Tensor, selection: Selection = ALL) -> None:
     """
     for name, tensor, values in _beside(module, change, selection):
         values.add_(tensor.to(values.device))
-        _set(name, tensor, values)
+        _set(tensor, values)
+        if name.endswith(VARIANCE):
+            tensor.clamp_(min=0)
 
 
 def hold(layout: Layout, vector: Tensor) -> None:
-    """Round (n,) float32 to what a model of this layout holds once it is loaded, in place."""
+    """Change (n,) float32, in place, to what a model of this layout can hold of it.
+
+    Half precision is rounded, and a variance is never below zero, where quantised differences may
+    have pushed it.
+    """
     for start, stop, dtype in layout.half:
         for at in range(start, stop, CHUNK):
             piece = vector[at : min(at + CHUNK, stop)]
             piece.copy_(_rounded(piece, dtype))
+    for start, stop in layout.variances:
+        vector[start:stop].clamp_(min=0)
 
 
 def first_not_finite(layout: Layout, vector: Tensor) -> str | None:
@@ -237,10 +256,8 @@ def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.clamp(-most, most).to(dtype)
 
 
-def _set(name: str, tensor: Tensor, values: Tensor) -> None:
-    tensor.copy_(_rounded(values, tensor.dtype) if tensor.dtype in HALF else values)
-    if name.endswith("running_var"):
-        tensor.clamp_(min=0)  # of a variance that was merged from rounded ones
+def _set(tensor: Tensor, values: Tensor) -> None:
+    tensor.copy_(_rounded(values, tensor.dtype) if tensor.dtype in HALF.values() else values)
 
 
 def _beside(
