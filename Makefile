@@ -29,6 +29,8 @@ soak: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/codec.py --check
 	$(BIN)/python benchmarks/consensus.py --check
+	$(BIN)/python benchmarks/sync.py --check
+	$(BIN)/python benchmarks/memory.py --check
 	$(BIN)/python benchmarks/endpoint.py
 
 # One file for each set of extras says what was installed last; the packages themselves are

@@ -107,7 +107,8 @@ def _unary(high: Integers) -> bytes:
 def _bytes(high: Integers) -> bytes:
     symbols = np.minimum(high, ESCAPE).astype(np.uint8)
     rest = b"".join(varint(int(number) - ESCAPE) for number in high[symbols == ESCAPE])
-    return zstandard.ZstdCompressor(compression_params=HUFFMAN).compress(symbols.tobytes() + rest)
+    plain = symbols.tobytes() + rest if rest else symbols.data
+    return zstandard.ZstdCompressor(compression_params=HUFFMAN).compress(plain)
 
 
 class Reader:
