@@ -20,7 +20,11 @@ from gossip.integers import Reader, varint
 from gossip.vector import Layout
 
 BUFFERS = CodecConfig(density=1.0, bits=8)
-BUFFERS_EVERY = 8  # exchanges
+# Exchanges; both ends must agree, so it is no setting. Running statistics follow their own node's
+# data within a round or two, whatever they were set to, so precision is wasted on them. Measured on
+# digits with two BatchNorms (6,186 parameters, 4 nodes, Dirichlet 0.3, one seed): accuracy 0.986
+# with 8 and with 1, which needs 54 % more bytes; the nodes' statistics differ by 4.5 % and by 2 %.
+BUFFERS_EVERY = 8
 
 
 def write(
