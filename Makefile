@@ -31,6 +31,8 @@ soak: $(VENV)/installed-fuzz
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/codec.py --check
 	$(BIN)/python benchmarks/consensus.py --check
+	$(BIN)/python benchmarks/sync.py --check
+	$(BIN)/python benchmarks/memory.py --check
 	$(BIN)/python benchmarks/endpoint.py
 	$(BIN)/python benchmarks/overlay.py --check
 	$(BIN)/python benchmarks/strangers.py --check

@@ -5,7 +5,9 @@ The agent never trains. Its driver hands it progress and takes back the merged m
     x += parameters - (what `sync` handed out last)      the progress that training made
     hand out x                                           with all that was merged meanwhile
 
-so merges that arrive while training runs are never lost, and training never waits. After each
+so merges that arrive while training runs are never lost, and training never waits. A model in half
+precision cannot hold all of x, so what is handed out is rounded to what it can hold. The rest stays
+in x and is handed out when it has grown, and is never mistaken for progress. After each
 `sync` the agent starts at most one exchange, with the next neighbour in turn, unless the one it
 started before is still under way; it answers others whenever they ask. That one-in-flight rule
 keeps pairwise averaging stable where a message takes longer than a training round. A neighbour that
@@ -22,6 +24,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from gossip.chunks import CHUNK
 from gossip.errors import NotFinite
 from gossip.exchange import (
     Exchange,
@@ -34,7 +37,7 @@ from gossip.exchange import (
     Receipt,
 )
 from gossip.messages import MOST_SAMPLES
-from gossip.vector import Layout, first_not_finite
+from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
     Packet,
     PayloadReceived,
@@ -88,7 +91,8 @@ class Agent:
     Args:
         swarm: finds the neighbours and carries the bytes.
         layout: of the model; peers with another one are refused.
-        parameters: (n,) float32, the model to start from; copied.
+        parameters: (n,) float32, the model to start from; copied. Where it is, on the CPU or an
+            accelerator, are `x` and the references.
         rng: draws link epochs.
         samples: how many samples `parameters` has seen, adopted ancestors included.
         receipts: of earlier links, from `receipts()` of the agent that this one continues.
@@ -114,6 +118,7 @@ class Agent:
         self._rng = rng
         self._x = parameters.clone()
         self._handed_out = parameters.clone()
+        hold(layout, self._handed_out)
         self._merged = False  # whether x has moved since it was handed out
         self._newcomer = not receipts
         self._receipts: dict[PeerId, Receipt] = dict(receipts or {})
@@ -130,6 +135,11 @@ class Agent:
     def x(self) -> Tensor:
         """(n,) the public vector; a live view, not to be written to."""
         return self._x
+
+    @property
+    def handed_out(self) -> Tensor:
+        """(n,) what the model held when training went on; a live view, not to be written to."""
+        return self._handed_out
 
     @property
     def links(self) -> Mapping[PeerId, Exchange]:
@@ -152,8 +162,8 @@ class Agent:
 
         Returns:
             `parameters` itself if nothing was merged since the last call, so that who trains alone
-            trains exactly as without us; else (n,) the agent's own buffer, valid until the next
-            `sync`; read it, do not write to it.
+            trains exactly as without us; else `handed_out`, the agent's own buffer, valid until
+            the next `sync`; read it, do not write to it. The model can hold it exactly.
 
         Raises:
             NotFinite: NaN or infinity in `parameters`; nothing has changed. Names the layer.
@@ -163,12 +173,14 @@ class Agent:
                 f"the model has {self._x.numel()} coordinates, not {tuple(parameters.shape)}"
             )
         _refuse_not_finite(self.layout, parameters)
-        if self._merged:
-            self._x.sub_(self._handed_out.sub_(parameters))
-        else:
-            self._x.copy_(parameters)  # adding the difference would round: alone means untouched
-        self._handed_out.copy_(self._x)
         merged, self._merged = self._merged, False
+        for start in range(0, self.layout.size, CHUNK):  # one pass over memory, not four
+            piece = slice(start, start + CHUNK)
+            x, held, now_held = self._x[piece], self._handed_out[piece], parameters[piece]
+            # In this order nothing rounds for who trains alone: x - held is then 0.
+            x.sub_(held).add_(now_held)
+            held.copy_(x if merged else now_held)
+        hold(self.layout, self._handed_out)
         self._grow(samples)
         self._exchange_with_next(now)
         return self._handed_out if merged else parameters

@@ -1,7 +1,6 @@
 """The compressor C: the largest coordinates of a vector, quantised, in few bytes.
 
-**Which.** The threshold is a quantile of |v|, of all of it where it is small and of a sample where
-it is large, so no sort is needed; coordinates at or above it are kept.
+**Which.** See `gossip.largest`.
 
 **How well.** A kept coordinate is a sign and one of 2^(bits - 1) magnitudes: a grid above the
 threshold decides which, and what is sent for each cell of the grid is the mean of what fell into
@@ -26,39 +25,31 @@ the magnitude: the layers of a model differ in scale, and a uniform grid as wide
 variances would flatten the weights. At 8 bits no error exceeds 1.6 % of the largest magnitude, and
 on normal numbers the error is 0.9 % of their length; a uniform grid leaves 1.1 %.
 
-**How fast.** A large vector is worked on in chunks that stay in the cache, by as many threads as
-PyTorch may use. What is computed for a chunk does not depend on who computes it, and sums are taken
-in the order of chunks, so the bytes do not depend on the number of threads.
+**How fast.** See `gossip.chunks`; sums are taken in the order of chunks, so the bytes do not depend
+on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gossip.chunks import CHUNK, each_chunk, parallel
 from gossip.errors import CodecError
 from gossip.integers import Reader, pack, varint
+from gossip.largest import Difference, Floats, Indices, refuse_not_finite
 
-T = TypeVar("T")
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int32]
 Codes = NDArray[np.uint8]
 Table = NDArray[np.uint16]  # the upper halves of float32 numbers
+Pieces = Callable[[int], Floats]  # the numbers of the chunk that begins there
 
-SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
-SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
-TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
-CHUNK = 1 << 17  # coordinates at a time, so that what is computed of them stays in the cache
-SPAN = 1 << 19  # coordinates a job; below, handing it to another thread costs more than it gains
 LONG = 1 << 12  # codes; below, the larger Huffman table costs more than pairs save. Measured.
 FEW = 4  # cells; counting them one by one is then three times as fast as bincount, and in parallel
 DENSE = 8
@@ -93,9 +84,11 @@ class Patch:
 
     def add_to(self, vector: Tensor, weight: float) -> None:
         """Add it to (n,), in place; exact on every machine if `weight` is a power of two."""
-        values = self.values.to(vector.dtype)
+        values = self.values.to(vector)
         if self.indices is None:
             vector.add_(values, alpha=weight)
+        elif vector.device.type != "cpu":
+            vector.index_add_(0, self.indices.to(vector.device), values, alpha=weight)
         else:
             # In pieces: index_add_ works in one thread, and no index is there twice.
             indices = self.indices
@@ -104,33 +97,58 @@ class Patch:
                 piece = slice(start, start + CHUNK)
                 vector.index_add_(0, indices[piece], values[piece], alpha=weight)
 
-            _each_chunk(add, len(values))
+            each_chunk(add, len(values))
 
     def dense(self) -> Tensor:
-        """All coordinates, (n,) float32."""
+        """All coordinates, (n,) float32; the patch's own values where it has them all."""
         if self.indices is None:
-            return self.values.clone()
+            return self.values
         vector = torch.zeros(self.size)
         vector[self.indices] = self.values
         return vector
 
+    def followed_by(self, other: Patch) -> Patch:
+        """The patch of two vectors in a row."""
+        size, values = self.size + other.size, torch.cat((self.values, other.values))
+        if self.indices is None and other.indices is None:
+            return Patch(size, None, values)
+        indices = torch.cat((self._positions(), other._positions() + self.size))
+        return Patch(size, indices, values)
 
-def encode(vector: Tensor, config: CodecConfig) -> tuple[bytes, Patch]:
-    """Compress (n,) finite float32 or float64; the patch is what `decode` makes of the bytes.
+    def padded(self, size: int) -> Patch:
+        """The same patch of a vector that goes on with zeros, up to `size` coordinates."""
+        if size == self.size:
+            return self
+        return Patch(size, self._positions(), self.values)
 
-    Raises ValueError on NaN and on infinity, also on what is infinite as float32.
+    def _positions(self) -> Tensor:
+        if self.indices is not None:
+            return self.indices
+        return torch.arange(self.size, dtype=torch.int32)
+
+
+def encode(
+    vector: Tensor, config: CodecConfig, reference: Tensor | None = None
+) -> tuple[bytes, Patch]:
+    """Compress (n,) finite float32 or float64, less (n,) `reference`, on any device.
+
+    The patch, on the CPU, is what `decode` makes of the bytes. The difference is never there as a
+    whole. Raises ValueError on NaN and on infinity, also on what is infinite as float32.
     """
-    numbers = vector.detach().float().contiguous().numpy()
-    size, flags = len(numbers), config.bits - 1
+    difference = Difference.of(vector, reference)
+    size, flags = len(difference), config.bits - 1
     if config.density == 1.0:
-        _refuse_not_finite(numbers)
-        codes, values = _write_values(numbers, 0.0, config.bits, root=True)
+        codes, values = _write_values(difference.piece, size, 0.0, config.bits, root=True)
         return bytes((flags | DENSE,)) + codes, Patch(size, None, values)
-    found, kept, threshold = _select(numbers, config.density)
-    (gaps, indices), (codes, values) = _parallel(
+    found, kept, threshold = difference.largest(config.density)
+
+    def piece(start: int) -> Floats:
+        return kept[start : start + CHUNK]
+
+    (gaps, indices), (codes, values) = parallel(
         (
             partial(_write_indices, found),
-            partial(_write_values, kept, threshold, config.bits, root=False),
+            partial(_write_values, piece, len(kept), threshold, config.bits, root=False),
         ),
         size,
     )
@@ -153,7 +171,7 @@ def decode(data: bytes, size: int) -> Patch:
     if kept > size:
         raise CodecError(f"{kept} coordinates are kept of {size}")
     gaps = Reader(reader.take(reader.varint())) if kept >= LONG else reader
-    indices, values = _parallel(
+    indices, values = parallel(
         (partial(_read_indices, gaps, kept, size), partial(_read_values, reader, kept, bits)),
         kept,
     )
@@ -174,19 +192,20 @@ def _write_indices(indices: Indices) -> tuple[bytes, Tensor]:
 
 def _read_indices(reader: Reader, kept: int, size: int) -> Tensor:
     """The indices, (k,) int32, ascending and below `size`."""
-    positions = reader.integers(kept, size)
-    positions[1:] += 1
-    np.cumsum(positions, out=positions)  # at most size^2, far below 2^63
-    if kept and positions[-1] >= size:
-        raise CodecError(f"index {positions[-1]} is not below {size}")
-    return torch.from_numpy(positions.astype(np.int32))
+    gaps = reader.integers(kept, size)
+    last = int(gaps.sum(dtype=np.int64)) + kept - 1  # at most size^2, far below 2^63
+    if last >= size:
+        raise CodecError(f"index {last} is not below {size}")
+    positions = np.cumsum(gaps, dtype=np.int32)
+    positions += np.arange(kept, dtype=np.int32)
+    return torch.from_numpy(positions)
 
 
 def _write_values(
-    numbers: Floats, threshold: float, bits: int, *, root: bool
+    piece: Pieces, size: int, threshold: float, bits: int, *, root: bool
 ) -> tuple[bytes, Tensor]:
     """The table and the codes; and what they stand for."""
-    table, codes = _quantise(numbers, threshold, bits, root=root)
+    table, codes = _quantise(piece, size, threshold, bits, root=root)
     symbols = codes
     if _in_pairs(len(codes), bits):
         symbols = codes[::2].copy()
@@ -222,77 +241,26 @@ def _look_up(values: Floats, symbols: NDArray[np.integer[Any]]) -> Tensor:
         piece = slice(start, start + CHUNK)
         torch.index_select(table, 0, chosen[piece].int(), out=found[piece])
 
-    _each_chunk(look_up, len(symbols))
+    each_chunk(look_up, len(symbols))
     return found
-
-
-# which --------------------------------------------------------------------------------------------
-
-
-def _select(numbers: Floats, density: float) -> tuple[Indices, Floats, float]:
-    """The indices to keep, ascending; what is there; and the threshold."""
-    wanted = max(1, round(density * len(numbers)))
-    threshold, exact = _threshold(numbers, density, wanted)
-    indices, kept = _at_least(numbers, threshold)
-    _refuse_not_finite(kept)
-    if len(indices) > (wanted if exact else TOLERANCE * wanted):
-        # Equals, or an unlucky sample. Among equals the first; the others come next time.
-        magnitudes = np.abs(kept)
-        least = np.partition(magnitudes, len(kept) - wanted)[len(kept) - wanted]
-        chosen = magnitudes > least
-        equals = np.flatnonzero(magnitudes == least)
-        chosen[equals[: wanted - np.count_nonzero(chosen)]] = True
-        indices, kept, threshold = indices[chosen], kept[chosen], float(least)
-    return indices, kept, threshold
-
-
-def _threshold(numbers: Floats, density: float, wanted: int) -> tuple[float, bool]:
-    """The quantile of the magnitudes, and whether it is exact."""
-    size = len(numbers)
-    sample = max(SAMPLE, round(SAMPLED / density))
-    if size <= sample:
-        return float(np.partition(np.abs(numbers), size - wanted)[size - wanted]), True
-    # Drawn at random, not at a stride: weight matrices are periodic.
-    drawn = np.random.default_rng(size).integers(0, size, sample)
-    rank = min(sample - 1, round((1 - density) * sample))
-    return float(np.partition(np.abs(numbers[drawn]), rank)[rank]), False
-
-
-def _at_least(numbers: Floats, threshold: float) -> tuple[Indices, Floats]:
-    """Where |v| reaches the threshold, or is above zero if that is zero; and what is there."""
-    limit = np.float32(threshold) if threshold > 0 else np.finfo(np.float32).smallest_subnormal
-
-    def look(start: int) -> tuple[Indices, Floats]:
-        piece = numbers[start : start + CHUNK]
-        below = np.abs(piece) < limit
-        found = np.flatnonzero(np.logical_not(below, out=below))  # with NaN, which is refused later
-        indices = found.astype(np.int32)
-        indices += np.int32(start)
-        return indices, piece.take(found, mode="clip")  # none is out of range; "raise" is slower
-
-    pieces = _each_chunk(look, len(numbers))
-    return np.concatenate([at for at, _ in pieces]), np.concatenate([what for _, what in pieces])
-
-
-def _refuse_not_finite(numbers: Floats) -> None:
-    if not np.isfinite(numbers).all():
-        raise ValueError("a vector with NaN or infinity cannot be compressed")
 
 
 # how well -----------------------------------------------------------------------------------------
 
 
-def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tuple[Table, Codes]:
+def _quantise(
+    piece_at: Pieces, size: int, threshold: float, bits: int, *, root: bool
+) -> tuple[Table, Codes]:
     """The table (upper halves of float32) and each number's code: magnitude * 2 + sign.
 
     The grid is uniform, or with `root` uniform in the square root.
     """
     cells = 1 << (bits - 1)
-    low, width = np.float32(threshold), _cell_width(numbers, threshold, cells, root=root)
-    codes = np.empty(len(numbers), np.uint8)
+    low, width = np.float32(threshold), _cell_width(piece_at, size, threshold, cells, root=root)
+    codes = np.empty(size, np.uint8)
 
     def code(start: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        piece = numbers[start : start + CHUNK]
+        piece = piece_at(start)
         magnitudes = np.abs(piece)
         cell = np.zeros(len(piece), np.uint8)
         if width > 0:
@@ -304,7 +272,7 @@ def _quantise(numbers: Floats, threshold: float, bits: int, *, root: bool) -> tu
         codes[start : start + CHUNK] = cell << 1 | np.signbit(piece)
         return _tally(cell, magnitudes, cells)
 
-    pieces = _each_chunk(code, len(numbers))
+    pieces = each_chunk(code, size)
     counts = np.sum([counts for counts, _ in pieces], axis=0)
     sums = np.sum([sums for _, sums in pieces], axis=0)
     return _upper_half((sums / np.maximum(counts, 1)).astype(np.float32)), codes
@@ -320,16 +288,19 @@ def _tally(cell: Codes, magnitudes: Floats, cells: int) -> tuple[NDArray[Any], N
     return np.array([np.count_nonzero(chosen) for chosen in members]), np.array(sums)
 
 
-def _cell_width(numbers: Floats, threshold: float, cells: int, *, root: bool) -> np.float32:
+def _cell_width(
+    piece_at: Pieces, size: int, threshold: float, cells: int, *, root: bool
+) -> np.float32:
     """The width of the grid's first cell; 0 if all are equal."""
 
     def measure(start: int) -> tuple[float, float]:
-        magnitudes = np.abs(numbers[start : start + CHUNK])
+        magnitudes = np.abs(piece_at(start))
         return float(magnitudes.max(initial=0.0)), float(magnitudes.sum(dtype=np.float64))
 
-    pieces = _each_chunk(measure, len(numbers))
+    pieces = each_chunk(measure, size)
+    refuse_not_finite(np.array(pieces))  # one bad number spoils its chunk's sum
     largest = max(most for most, _ in pieces)
-    mean = sum(total for _, total in pieces) / max(len(numbers), 1)
+    mean = sum(total for _, total in pieces) / max(size, 1)
     # In means above the threshold, not in parts of the range: one large outlier must not push all
     # others into the first cell. The last cell takes whatever is beyond.
     even = (largest - threshold) / (cells * cells if root else cells)
@@ -347,25 +318,3 @@ def _values(table: Table) -> Floats:
     """The number for each code."""
     positive = (table.astype(np.uint32) << 16).view(np.float32)
     return np.stack((positive, -positive), axis=1).ravel()
-
-
-# how fast -----------------------------------------------------------------------------------------
-
-
-def _each_chunk(work: Callable[[int], T], size: int) -> list[T]:
-    """What `work` returns for the start of each chunk, in order; one empty chunk if size is 0."""
-
-    def span(first: int) -> list[T]:
-        return [work(start) for start in range(first, max(1, min(first + SPAN, size)), CHUNK)]
-
-    jobs = [partial(span, first) for first in range(0, max(1, size), SPAN)]
-    return list(chain.from_iterable(_parallel(jobs, size)))
-
-
-def _parallel(jobs: Sequence[Callable[[], T]], size: int) -> list[T]:
-    """What the jobs return, in order; in threads if they work on many coordinates."""
-    threads = min(torch.get_num_threads(), len(jobs), size // SPAN)
-    if threads <= 1:
-        return [job() for job in jobs]
-    with ThreadPoolExecutor(threads) as pool:
-        return [done.result() for done in [pool.submit(job) for job in jobs]]

@@ -24,7 +24,8 @@ in two epochs, so whatever a slow network delivers late names an epoch that is o
 on a pair in two messages (a third where the first was lost); a stranger's message is answered by
 `Challenge`, which changes nothing, so old copies of an `Open` cannot reset a healthy link. An
 epoch begins with exchange 0, whose only half with content is a dense 8-bit snapshot of the older
-model (more samples; on a tie the lower id): it sets `r` and leaves every `x` alone.
+model (more samples; on a tie the lower id): it sets `r` and leaves every `x` alone. What the body
+of a half holds, and when buffers are in it, says `gossip.body`.
 
 **Settlement.** When an epoch ends while one end is ahead, the sum would have moved by half an
 exchange. Each `Open` therefore says how far its sender got in the last epoch, and the end that is
@@ -43,7 +44,8 @@ from struct import pack
 
 from torch import Tensor
 
-from gossip.codec import CodecConfig, Patch, decode, encode
+from gossip import body as bodies
+from gossip.codec import CodecConfig, Patch
 from gossip.errors import CodecError, LayoutError
 from gossip.messages import (
     DIGEST_SIZE,
@@ -368,7 +370,7 @@ class Exchange:
         if answer:
             self._tell(answer=False)
         if self._snapshot_is_ours(self._theirs):
-            body, patch = encode(self._x, SNAPSHOT)
+            body, patch = bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
             self._pending = self._wrap(0, None, body, patch)
             self._transmit(self._pending, now)
 
@@ -383,7 +385,9 @@ class Exchange:
             return
         if not (receipt.mine and receipt.theirs):
             return  # the snapshot, or taken back already: the peer lost more than one exchange
-        mine, theirs = (decode(half, self._layout.size) for half in (receipt.mine, receipt.theirs))
+        mine, theirs = (
+            bodies.read(self._layout, receipt.n, half) for half in (receipt.mine, receipt.theirs)
+        )
         theirs.add_to(self._x, -0.5)
         mine.add_to(self._x, 0.5)
         self.receipt = Receipt(receipt.epoch, receipt.n - 1)
@@ -422,12 +426,12 @@ class Exchange:
     def _complete_snapshot(self, half: Half, body: bytes, now: float) -> list[ExchangeEvent]:
         assert self._theirs is not None
         if self._pending is not None:
-            self.reference = self._pending.patch.dense().to(self._x.dtype)
+            self.reference = self._pending.patch.dense().to(self._x)
             self._measure(self._pending, half, now)
         elif self._snapshot_is_ours(self._theirs):
             return []
         else:
-            self.reference = self._decode(body).dense().to(self._x.dtype)
+            self.reference = self._decode(0, body).dense().to(self._x)
             self._kept = Half(half.epoch, 0, False, None), b""
             self._answer(*self._kept, half.attempt)
         self._finish(Receipt(self._epoch, 0))
@@ -435,7 +439,7 @@ class Exchange:
 
     def _complete(self, half: Half, body: bytes, now: float) -> list[ExchangeEvent]:
         assert self.reference is not None
-        theirs = self._decode(body)
+        theirs = self._decode(half.n, body)
         mine = self._pending
         if mine is None:
             mine = self._compress()
@@ -462,7 +466,7 @@ class Exchange:
         assert self.reference is not None
         n = self.completed + 1
         digest = self._digest() if n % self._config.digest_every == 0 else None
-        body, patch = encode(self._x - self.reference, self._config.codec)
+        body, patch = bodies.write(self._layout, n, self._x, self.reference, self._config.codec)
         return self._wrap(n, digest, body, patch)
 
     def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch) -> _Pending:
@@ -473,9 +477,9 @@ class Exchange:
         """Say our half to somebody who waits for it, and does not answer again."""
         self._say(replace(half, answer=True, attempt=attempt), body)
 
-    def _decode(self, body: bytes) -> Patch:
-        patch = decode(body, self._layout.size)
-        if patch.values.numel() and float(patch.values.abs().max()) > LARGEST:
+    def _decode(self, n: int, body: bytes) -> Patch:
+        patch = bodies.read(self._layout, n, body)
+        if patch.values.numel() and max(map(abs, map(float, patch.values.aminmax()))) > LARGEST:
             raise CodecError(f"a difference above {LARGEST:g} is no model's")
         return patch
 
@@ -492,4 +496,4 @@ class Exchange:
 
     def _digest(self) -> bytes:
         assert self.reference is not None
-        return sha256(self.reference.numpy().data).digest()[:DIGEST_SIZE]
+        return sha256(self.reference.cpu().numpy().data).digest()[:DIGEST_SIZE]

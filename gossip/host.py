@@ -64,7 +64,7 @@ class Host:
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
-        self.parameters = parameters  # to start training from; once entered, the restored ones
+        self._parameters: Tensor | None = parameters  # until the agent has its copy
         self._layout = layout
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -133,12 +133,15 @@ class Host:
         return load_or_create(self.config.state_dir / "identity.key")
 
     def _agent(self, identity: Identity) -> Agent:
+        parameters, self._parameters = self._parameters, None
+        assert parameters is not None
         samples = 0
         receipts: dict[PeerId, Receipt] = {}
         if self.config.state_dir is not None:
             saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
             if saved is not None:
-                self.parameters, samples, receipts = _restore(saved, self._layout)
+                restored, samples, receipts = _restore(saved, self._layout)
+                parameters = restored.to(parameters.device)
                 self.restored = True
                 if saved.warning:
                     log.warning("%s", saved.warning)
@@ -154,7 +157,7 @@ class Host:
         return Agent(
             swarm,
             self._layout,
-            self.parameters,
+            parameters,
             self.config.agent,
             rng,
             samples=samples,

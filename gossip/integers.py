@@ -107,7 +107,8 @@ def _unary(high: Integers) -> bytes:
 def _bytes(high: Integers) -> bytes:
     symbols = np.minimum(high, ESCAPE).astype(np.uint8)
     rest = b"".join(varint(int(number) - ESCAPE) for number in high[symbols == ESCAPE])
-    return zstandard.ZstdCompressor(compression_params=HUFFMAN).compress(symbols.tobytes() + rest)
+    plain = symbols.tobytes() + rest if rest else symbols.data
+    return zstandard.ZstdCompressor(compression_params=HUFFMAN).compress(plain)
 
 
 class Reader:
@@ -124,6 +125,10 @@ class Reader:
             raise CodecError(f"{size} bytes wanted at {self._at} of {len(self._data)}")
         self._at += size
         return piece
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._data) - self._at)
 
     def byte(self) -> int:
         """The next byte."""
@@ -144,56 +149,69 @@ class Reader:
         if self._at != len(self._data):
             raise CodecError(f"{len(self._data) - self._at} bytes are left over")
 
-    def integers(self, count: int, limit: int) -> NDArray[np.int64]:
-        """A row of `count` integers, each at most `limit`."""
+    def integers(self, count: int, limit: int) -> Integers:
+        """A row of `count` integers, each at most `limit`, in a type that holds twice that."""
         head = self.byte()
         way, low = head >> 5, head & MOST_LOW
         if way > BYTES or (1 << low) > 2 * max(limit, 1):
             raise CodecError(f"a row cannot begin with {head}")
-        numbers = self._low(count, low)
+        kind = np.min_scalar_type(-2 * limit - 2)  # signed; a row may be as long as the model
+        numbers = self._low(count, low, kind)
         if way == NONE:
             return numbers
-        high = self._high(way, count)
-        if count and int(high.max()) > limit >> low:
-            raise CodecError(f"a number is above {limit}")
-        return numbers + (high << low)
-
-    def _low(self, count: int, low: int) -> NDArray[np.int64]:
-        packed = np.frombuffer(self.take(-(-count * low // 8)), np.uint8)
+        high = self._high(way, count, limit >> low, kind)
         if low == 0:
-            return np.zeros(count, np.int64)
+            return high
+        high <<= low
+        high |= numbers
+        return high
+
+    def _low(self, count: int, low: int, kind: np.dtype[Any]) -> Integers:
+        packed = np.frombuffer(self.take(-(-count * low // 8)), np.uint8)
         if low == 8:
-            return packed.astype(np.int64)
-        planes = np.unpackbits(packed, count=count * low, bitorder="little").reshape(count, low)
-        numbers = np.zeros(count, np.int64)
-        for bit in range(low):
-            numbers |= planes[:, bit].astype(np.int64) << bit
+            return packed.astype(kind)
+        numbers = np.zeros(count, kind)
+        if low:
+            planes = np.unpackbits(packed, count=count * low, bitorder="little")
+            for bit in range(low):
+                numbers |= planes[bit::low].astype(kind) << bit
         return numbers
 
-    def _high(self, way: int, count: int) -> NDArray[np.int64]:
+    def _high(self, way: int, count: int, most: int, kind: np.dtype[Any]) -> Integers:
         coded = self.take(self.varint())
         if way == UNARY:
             ends = np.flatnonzero(np.unpackbits(np.frombuffer(coded, np.uint8), bitorder="little"))
             if len(ends) != count or (count and len(coded) * 8 - ends[-1] > 8):
                 raise CodecError(f"{len(ends)} numbers in unary, {count} wanted")
-            return np.diff(ends, prepend=-1) - 1
-        return _read_bytes(coded, count)
+            high = np.diff(ends, prepend=-1) - 1
+            _refuse_above(high, most)
+            return high.astype(kind)
+        return _read_bytes(coded, count, most, kind)
 
 
-def _read_bytes(coded: bytes, count: int) -> NDArray[np.int64]:
-    most = 6 * count  # a byte each, and a varint of five at most
+def _read_bytes(coded: bytes, count: int, most: int, kind: np.dtype[Any]) -> Integers:
+    longest = 6 * count  # a byte each, and a varint of five at most
     try:
-        if zstandard.get_frame_parameters(coded).content_size > most:
-            raise CodecError(f"more than {most} bytes are claimed for {count} numbers")
+        if zstandard.get_frame_parameters(coded).content_size > longest:
+            raise CodecError(f"more than {longest} bytes are claimed for {count} numbers")
         plain = zstandard.ZstdDecompressor().decompress(
-            coded, max_output_size=most, allow_extra_data=False
+            coded, max_output_size=longest, allow_extra_data=False
         )
     except zstandard.ZstdError as error:
         raise CodecError(f"zstandard: {error}") from None
-    high = np.frombuffer(Reader(plain).take(count), np.uint8).astype(np.int64)
-    escaped = np.flatnonzero(high == ESCAPE)
-    high[escaped] += _read_varints(np.frombuffer(plain, np.uint8)[count:], len(escaped))
+    symbols = np.frombuffer(Reader(plain).take(count), np.uint8)
+    escaped = np.flatnonzero(symbols == ESCAPE)
+    rest = _read_varints(np.frombuffer(plain, np.uint8)[count:], len(escaped)) + ESCAPE
+    _refuse_above(symbols, most)
+    _refuse_above(rest, most)
+    high = symbols.astype(kind)
+    high[escaped] = rest
     return high
+
+
+def _refuse_above(numbers: Integers, most: int) -> None:
+    if len(numbers) and int(numbers.max()) > most:
+        raise CodecError(f"a number is above {most}")
 
 
 def _read_varints(data: NDArray[np.uint8], count: int) -> NDArray[np.int64]:

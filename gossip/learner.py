@@ -14,7 +14,7 @@ to the process, so a thread that draws from it at the same time still disturbs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from gossip.drift import STRENGTH, DriftCorrection
-from gossip.vector import Layout, flatten, layout, load
+from gossip.vector import Layout, Selection, flatten, layout, load
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +42,7 @@ class Learner(Protocol):
         ...
 
     def parameters(self) -> Tensor:
-        """A copy of the model, (n,) float32 on the CPU."""
+        """A copy of the model, (n,) float32; always on one device, where all vectors then live."""
         ...
 
     def load(self, parameters: Tensor) -> None:
@@ -109,6 +109,11 @@ class TorchLearner:
     node to node: 0 for nothing; by default 0.1 with SGD and nothing with other optimizers, where it
     is not defined. It begins with the second merged model that is loaded; before, training is
     what a plain loop would do.
+
+    `share` and `keep` are patterns of the names of what is learned together and of what stays here
+    (`gossip.vector.Selection`): `share=["*lora_*"]` for adapters alone, `keep=["head.*"]` for a
+    head of one's own. `device` is where the vectors live, one for each neighbour and two more; the
+    model may be elsewhere.
     """
 
     def __init__(
@@ -123,6 +128,9 @@ class TorchLearner:
         metrics: Metrics | None = None,
         seed: int | None = None,
         drift_correction: float | None = None,
+        share: Sequence[str] | None = None,
+        keep: Sequence[str] = (),
+        device: torch.device | str = "cpu",
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
@@ -139,7 +147,9 @@ class TorchLearner:
         self.test = test
         self.metrics = metrics if metrics is not None else class_accuracy
         self.last_loss: float | None = None  # mean over the batches of the last `train`
-        self._layout = layout(model)
+        self._selection = Selection.of(share, keep)
+        self._layout = layout(model, self._selection)
+        self._vectors = torch.device(device)
         self._drift = _drift_correction(self.optimizer, steps, drift_correction)
         self._pass: Iterator[Batch] = iter(())
         self._seeds = None if seed is None else torch.Generator().manual_seed(seed)
@@ -150,13 +160,14 @@ class TorchLearner:
         return self._layout
 
     def parameters(self) -> Tensor:
-        """A copy of the model, (n,) float32 on the CPU."""
-        return flatten(self.model)
+        """A copy of what is shared of the model, (n,) float32."""
+        vector = torch.empty(self._layout.size, device=self._vectors)
+        return flatten(self.model, vector, self._selection)
 
     def load(self, parameters: Tensor) -> None:
         """Replace the model's values, in place, by (n,) float32; the optimizer keeps its state."""
         with self._drift.merging() if self._drift is not None else nullcontext():
-            load(self.model, parameters)
+            load(self.model, parameters, self._selection)
 
     def train(self) -> int:
         """Take `steps` optimizer steps; return the number of samples seen.

@@ -8,6 +8,10 @@
 A background thread runs the network. `step` never waits for it: every `sync_every` steps it hands
 a copy of the model over, and takes in what was merged into the copy before that, by adding the
 difference. With nobody to exchange with, the model is never written to.
+
+One buffer goes to and fro, so nothing is allocated at a sync: it carries the model's values to the
+network and brings back the change that merging makes. Adding the change to the model leaves in it,
+in the same pass, the values to be carried next.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim import SGD, Optimizer
 
 from gossip.config import Config, check
 from gossip.drift import DriftCorrection
 from gossip.host import Host
-from gossip.vector import flatten, layout, load
+from gossip.vector import Selection, add, flatten, hold, layout, load
 
 Result = TypeVar("Result")
 
@@ -37,6 +42,9 @@ def join(
     *,
     optimizer: Optimizer | None = None,
     sync_every: int = 10,
+    share: Sequence[str] | None = None,
+    keep: Sequence[str] = (),
+    device: torch.device | str = "cpu",
     config: Config | None = None,
     **settings: Any,
 ) -> Member:
@@ -48,6 +56,9 @@ def join(
         optimizer: yours; if it is SGD, its gradients are corrected for the difference between your
             data and everybody's (`gossip.drift`), from the second merge on.
         sync_every: steps between two syncs; what a merge may lag behind.
+        share: patterns of the names of what is learned together (`["*lora_*"]`); None: everything.
+        keep: patterns of what stays yours all the same (`["head.*"]`): never sent, never written.
+        device: where the vectors live, one for each neighbour and three more.
         config: of the node; `settings` (`listen`, `state_dir`, ...) replace its fields.
 
     Raises LayoutError if the model cannot be shared, ConfigError for settings that make no sense;
@@ -61,23 +72,33 @@ def join(
         settings["join"] = tuple(peers)
     base = config or Config()
     known = {entry.name: getattr(base, entry.name) for entry in fields(base)}
-    return Member(model, optimizer, sync_every, check(known | settings, "gossip.join"))
+    settled = check(known | settings, "gossip.join")
+    return Member(model, optimizer, sync_every, settled, Selection.of(share, keep), device)
 
 
 class Member:
     """A model on the network; made by `join`."""
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None, sync_every: int, config: Config
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        sync_every: int,
+        config: Config,
+        selection: Selection,
+        device: torch.device | str,
     ) -> None:
         self._model = model
+        self._selection = selection
+        self._layout = layout(model, selection)
         self._drift = DriftCorrection(optimizer, sync_every) if isinstance(optimizer, SGD) else None
         self._sync_every = sync_every
-        self._host = Host(layout(model), flatten(model), config)
+        # Not the training thread's while a sync is on its way.
+        self._buffer = torch.empty(self._layout.size, device=device)
+        self._host = Host(self._layout, flatten(model, self._buffer, selection), config)
         self._steps = 0
         self._samples = 0
-        self._handed_in: Tensor | None = None
-        self._merged: Future[Tensor] | None = None
+        self._merging: Future[bool] | None = None  # whether the buffer then brings a change
         self._up: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None  # while the thread runs
         self._over = asyncio.Event()
@@ -109,44 +130,41 @@ class Member:
         self._steps += 1
         self._samples += samples
         due = self._steps >= self._sync_every
-        if due and (self._merged is None or self._merged.done()):
-            self._take_in()
-            self._hand_in()
+        if due and (self._merging is None or self._merging.done()):
+            self._sync()
 
     def __enter__(self) -> Member:
         self._thread.start()
         self._up.result()
         if self._host.restored:
-            load(self._model, self._host.parameters)
+            load(self._model, self._host.agent.handed_out, self._selection)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Take in the last merges, say goodbye, save."""
         try:
             if exception[0] is None:
-                self._take_in()
-                self._hand_in()
+                self._sync()
                 self._take_in()
         finally:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join()
 
-    def _hand_in(self) -> None:
-        self._handed_in = flatten(self._model)
-        self._merged = self._call(self._sync(self._handed_in, self._samples))
+    def _sync(self) -> None:
+        if not self._take_in():
+            flatten(self._model, self._buffer, self._selection)
+        self._merging = self._call(self._merge(self._samples))
         self._steps = self._samples = 0
 
-    def _take_in(self) -> None:
-        """Add to the model what was merged into the copy that was handed in last."""
-        if self._merged is None or self._handed_in is None:
-            return
-        merging, handed_in = self._merged, self._handed_in
-        self._merged = self._handed_in = None
-        merged = merging.result()
-        if merged is not handed_in:
-            with self._drift.merging() if self._drift else nullcontext():
-                load(self._model, flatten(self._model) + (merged - handed_in))
+    def _take_in(self) -> bool:
+        """Add what was merged since the last sync; whether the buffer now holds the model."""
+        merging, self._merging = self._merging, None
+        if merging is None or not merging.result():
+            return False
+        with self._drift.merging() if self._drift else nullcontext():
+            add(self._model, self._buffer, self._selection)
+        return True
 
     # in the background ---------------------------------------------------------------------------
 
@@ -156,8 +174,14 @@ class Member:
             raise RuntimeError("the network runs inside `with gossip.join(...) as peer:` only")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _sync(self, parameters: Tensor, samples: int) -> Tensor:
-        return self._host.sync(parameters, samples)
+    async def _merge(self, samples: int) -> bool:
+        """Sync the model in the buffer, and turn it into the change that this makes, if any."""
+        merged = self._host.sync(self._buffer, samples)
+        if merged is self._buffer:
+            return False
+        hold(self._layout, self._buffer)
+        torch.sub(merged, self._buffer, out=self._buffer)
+        return True
 
     async def _status(self) -> dict[str, object]:
         return self._host.status()

@@ -77,25 +77,25 @@ class Node(Host):
     async def _learn(self) -> None:
         evaluated = -inf
         failures = 0
-        handed_out = self.parameters
         if self.restored:
-            await self._take_over(handed_out)
+            await self._take_over(self.agent.handed_out)
         while True:
             parameters, samples = await self._in_thread(self._round)
             try:
-                handed_out = self.sync(parameters, samples)
+                merged = self.sync(parameters, samples)
             except NotFinite as error:
                 failures += 1
                 if failures == HOPELESS:
                     raise
                 log.warning("%s Training goes on from the last good model.", error)
-                handed_out = self.sync(handed_out, 0)  # as if this round had not been
+                merged = self.sync(self.agent.handed_out, 0)  # as if this round had not been
             else:
                 failures = 0
             if self._resting:
                 return
-            if handed_out is not parameters:
-                await self._take_over(handed_out)
+            if merged is not parameters:
+                await self._take_over(merged)
+            del parameters, merged  # a copy less while training runs
             if time.monotonic() >= evaluated + self.config.evaluate_every:
                 await self.evaluate()
                 evaluated = time.monotonic()

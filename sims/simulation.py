@@ -226,7 +226,7 @@ class Simulation:
             samples=saved.samples if saved else 0,
             receipts=saved.receipts if saved else None,
         )
-        node.handed_out, node.failures = node.agent.x.clone(), 0
+        node.handed_out, node.failures = node.agent.handed_out.clone(), 0
         self._publish(node, node.agent)
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         clock = self.network.clock(node.peer.address)

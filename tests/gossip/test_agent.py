@@ -184,6 +184,86 @@ def test_nan_is_refused_with_the_layer_named_and_nothing_is_changed() -> None:
     assert one.samples == 0
 
 
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def in_half(dtype: torch.dtype) -> Layout:
+    name = str(dtype).removeprefix("torch.")
+    return Layout(LAYOUT.names, LAYOUT.shapes, (name, name))
+
+
+def rounding(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A model in half precision that does not train: it holds what it was given, rounded."""
+    return lambda given: given.to(dtype).float()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_models_in_half_precision_agree_far_below_its_resolution(dtype: torch.dtype) -> None:
+    world = World()
+    models = [rounding(dtype)(1.0 + 0.01 * normal(seed)) for seed in range(6)]
+    for index, model in enumerate(models):
+        world.start(index, agent(index, model, in_half(dtype)), rounding(dtype))
+    world.network.run(150)
+    mean = torch.stack(models).double().mean(dim=0)
+    assert torch.finfo(dtype).eps > 9e-4
+    for one in world.agents.values():
+        assert torch.allclose(one.x.double(), mean, rtol=0, atol=2e-5)
+        assert torch.equal(one.handed_out, rounding(dtype)(one.handed_out))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_alone_in_half_precision_a_model_comes_back_as_the_very_same_object(
+    dtype: torch.dtype,
+) -> None:
+    one = agent(0, rounding(dtype)(normal(0)), in_half(dtype))
+    for seed in range(5):
+        parameters = rounding(dtype)(normal(seed))
+        assert one.sync(parameters, 1, float(seed)) is parameters
+        assert torch.equal(one.x, parameters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_a_restored_vector_that_the_model_cannot_hold_is_not_taken_for_progress(
+    dtype: torch.dtype,
+) -> None:
+    saved = normal(0)
+    one = agent(0, saved, in_half(dtype))
+    for now in range(3):
+        one.sync(one.handed_out.clone(), 1, float(now))
+    assert torch.equal(one.x, saved)
+    one.sync(one.handed_out + 0.5, 1, 9.0)
+    assert torch.allclose(one.x, saved + 0.5, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 131_072 + 1])
+def test_models_of_any_size_come_together(size: int) -> None:
+    layout = Layout(("w",), ((size,),), ("float32",))
+    a, b = (agent(seed, normal(seed, size), layout) for seed in range(2))
+    total, apart = a.x + b.x, float((a.x - b.x).norm())
+    b.swarm.join([a.me.address], 0.0)
+    exchange(a, b, 0.0)
+    for now in range(1, 60):
+        one = (a, b)[now % 2]
+        one.sync(one.handed_out.clone(), 1, float(now))
+        exchange(a, b, float(now))
+    assert float((a.x - b.x).norm()) < 0.01 * apart
+    assert torch.allclose(a.x + b.x, total, rtol=0, atol=1e-4)
+
+
+def test_running_statistics_come_together_beside_small_weights() -> None:
+    layout = Layout(("w", "bn.running_var"), ((180,), (20,)), ("float32",) * 2, buffers=1)
+    world = World()
+    models = [torch.cat((0.01 * normal(i, 180), 30 * normal(i, 20).abs())) for i in range(5)]
+    for index, model in enumerate(models):
+        world.start(index, agent(index, model, layout))
+    world.network.run(120)
+    mean = torch.stack(models).mean(dim=0)
+    for one in world.agents.values():
+        assert torch.allclose(one.x[:180], mean[:180], rtol=0, atol=1e-4)
+        assert torch.allclose(one.x[180:], mean[180:], rtol=0.01, atol=0)
+        assert bool((one.handed_out[180:] >= 0).all())
+
+
 def test_large_finite_models_are_not_taken_for_infinite_ones() -> None:
     one = agent(0, torch.full((SIZE,), 3e38))
     one.sync(torch.full((SIZE,), 3.1e38), 1, 0.0)

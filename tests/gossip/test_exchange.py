@@ -27,7 +27,7 @@ from gossip.vector import Layout
 from p2p import Address, Peer, PeerId
 
 SIZE = 24
-LAYOUT = Layout(("w",), ((SIZE,),), ("float32",))
+LAYOUT = Layout(("w", "mean"), ((SIZE - 4,), (4,)), ("float32", "float32"), buffers=1)
 CONFIG = ExchangeConfig(codec=CodecConfig(density=0.25, bits=3), digest_every=4)
 
 

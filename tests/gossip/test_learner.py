@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.optim import SGD, Adam, Optimizer
 
+from gossip.errors import LayoutError
 from gossip.learner import Batch, Batches, TorchLearner, class_accuracy
 
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
@@ -237,6 +238,66 @@ def test_the_accuracy_is_the_share_of_right_classes() -> None:
     pixels = torch.stack([outputs, outputs]).permute(0, 2, 1)  # (2, 2 classes, 4)
     assert class_accuracy(pixels, torch.ones(2, 4).long()) == {"accuracy": 0.75}
     assert class_accuracy(outputs, outputs) == {}
+
+
+# what is shared ----------------------------------------------------------------------------------
+
+
+def test_a_head_of_ones_own_trains_and_is_never_loaded_over() -> None:
+    one, other = learner(keep=["3.*"]), learner(network(7), keep=["3.*"])
+    assert one.layout.names == ("0.weight", "0.bias")
+    before = other.model[3].weight.clone()  # type: ignore[index, union-attr, operator]
+    trained(one, 2)
+    other.load(one.parameters())
+    assert torch.equal(other.parameters(), one.parameters())
+    assert torch.equal(other.model[3].weight, before)  # type: ignore[index, union-attr, arg-type]
+    trained(other, 1)
+    assert not torch.equal(other.model[3].weight, before)  # type: ignore[index, union-attr, arg-type]
+
+
+def test_only_adapters_may_be_shared() -> None:
+    model = nn.Sequential(network(), nn.Linear(2, 2))
+    model[1].register_parameter("lora_a", nn.Parameter(torch.zeros(2, 1)))
+    assert learner(model, share=["*lora_*"]).layout.names == ("1.lora_a",)
+    with pytest.raises(LayoutError, match=r"'\*lora_\*' would match 1.lora_a"):
+        learner(model, share=["lora_"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_the_vector_is_float32_and_the_model_stays_as_it_is(
+    dtype: torch.dtype,
+) -> None:
+    model = network(norm=True).to(dtype)
+    half = TorchLearner(model, [(INPUTS.to(dtype), TARGETS)], cross_entropy)
+    half.train()
+    vector = half.parameters()
+    assert vector.dtype == torch.float32
+    half.load(vector)
+    assert torch.equal(half.parameters(), vector)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {dtype, torch.int64}
+
+
+def test_a_wrapped_model_is_of_the_layout_of_the_plain_one() -> None:
+    wrapped = learner(nn.DataParallel(network()))
+    assert wrapped.layout == learner().layout
+    wrapped.load(learner(network(3)).parameters())
+    assert torch.equal(wrapped.parameters(), learner(network(3)).parameters())
+    assert wrapped.train() == 100
+
+
+def test_a_model_of_one_parameter_trains_and_is_shared() -> None:
+    data = (torch.ones(4, 1), torch.full((4, 1), 3.0))
+    one = TorchLearner(nn.Linear(1, 1, bias=False), [data], mse_loss)
+    assert one.layout.size == 1
+    trained(one, 5)
+    assert one.parameters().item() == pytest.approx(3.0, abs=1e-2)
+
+
+def test_frozen_parameters_are_shared_and_stay_as_they_are() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    one = trained(learner(model), 2)
+    assert torch.equal(one.parameters()[:32], learner().parameters()[:32])
 
 
 # making ------------------------------------------------------------------------------------------

@@ -40,14 +40,15 @@ def values(module: nn.Module) -> Tensor:
 
 
 def state(module: nn.Module) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in module.state_dict().items()}
+    state = module.state_dict()
+    return {name: value.view(torch.uint8).numpy().tobytes() for name, value in state.items()}
 
 
 def training(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 50) -> Iterator[int]:
     """A loop of the user's; yields after each step."""
     torch.manual_seed(1)
     for _ in range(steps):
-        inputs = torch.randn(16, 8)
+        inputs = torch.randn(16, 8).to(next(module.parameters()).dtype)
         loss = nn.functional.cross_entropy(module(inputs), (inputs[:, 0] > 0).long())
         optimizer.zero_grad()
         loss.backward()
@@ -76,12 +77,15 @@ def _no_thread_is_left() -> Iterator[None]:
     assert not network_threads()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("corrected", [False, True])
-def test_alone_training_is_bit_for_bit_what_it_is_without_us(corrected: bool) -> None:
-    plain = model()
+def test_alone_training_is_bit_for_bit_what_it_is_without_us(
+    corrected: bool, dtype: torch.dtype
+) -> None:
+    plain = model().to(dtype)
     for _ in training(plain, sgd(plain)):
         pass
-    ours = model()
+    ours = model().to(dtype)
     optimizer = sgd(ours)
     with gossip.join(
         ours, optimizer=optimizer if corrected else None, sync_every=3, peers=["127.0.0.1:1"]
@@ -110,6 +114,67 @@ def test_two_members_come_together_in_their_mean() -> None:
         assert known["id"] == b.id
         assert known["address"] == b.address
         assert known["exchanges"] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_members_agree_far_below_what_their_models_can_tell_apart(
+    dtype: torch.dtype,
+) -> None:
+    models = [constant(1.0).to(dtype), constant(1.0 + 1 / 64).to(dtype)]
+    with (
+        gossip.join(models[0], sync_every=1, config=CONFIG) as a,
+        gossip.join(models[1], [a.address], sync_every=1, config=CONFIG) as b,
+    ):
+
+        def close() -> bool:
+            for peer in (a, b):
+                peer.step(0)
+            apart = a._host.agent.x - b._host.agent.x
+            return float(apart.abs().max()) < 1e-6
+
+        eventually("one vector", close)
+        mean = torch.full((72,), 1.0 + 1 / 128)
+        assert torch.allclose(a._host.agent.x, mean, rtol=0, atol=1e-5)
+    assert all(parameter.dtype == dtype for parameter in models[0].parameters())
+    assert torch.equal(values(models[0]), mean.to(dtype))
+
+
+def test_what_is_kept_stays_ones_own() -> None:
+    a_model, b_model = (nn.Sequential(constant(value), constant(value)) for value in (1.0, 3.0))
+    with (
+        gossip.join(a_model, sync_every=1, config=CONFIG, keep=["1.*"]) as a,
+        gossip.join(b_model, [a.address], sync_every=1, config=CONFIG, share=["0.*"]) as b,
+    ):
+
+        def close() -> bool:
+            for peer in (a, b):
+                peer.step(0)
+            return float((values(a_model[0]) - values(b_model[0])).abs().max()) < 1e-2
+
+        eventually("one body", close)
+    assert torch.equal(values(a_model[1]), values(constant(1.0)))
+    assert torch.equal(values(b_model[1]), values(constant(3.0)))
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # inside PyTorch
+def test_a_compiled_model_learns_with_a_plain_one() -> None:
+    plain, model = constant(1.0), constant(3.0)
+    compiled = torch.compile(model, backend="eager")
+    optimizer = torch.optim.SGD(compiled.parameters(), lr=0.0)
+    with (
+        gossip.join(plain, sync_every=1, config=CONFIG) as a,
+        gossip.join(compiled, [a.address], sync_every=1, config=CONFIG) as b,  # type: ignore[arg-type]
+    ):
+
+        def close() -> bool:
+            optimizer.zero_grad()
+            compiled(torch.ones(1, 8)).sum().backward()
+            optimizer.step()
+            for peer in (a, b):
+                peer.step(0)
+            return float((values(plain) - values(model)).abs().max()) < 1e-2
+
+        eventually("one model", close)
 
 
 def test_two_loops_in_threads_train_one_model() -> None:
@@ -230,7 +295,10 @@ def test_what_cannot_be_used_is_refused_at_once() -> None:
         gossip.join(ours, listen=7946)
     with pytest.raises(LayoutError):
         gossip.join(nn.ReLU())
-    with pytest.raises(ConfigError, match="not encrypted"), gossip.join(ours, listen="10.0.0.1:0"):
+    with (
+        pytest.raises(ConfigError, match="nothing is encrypted"),
+        gossip.join(ours, listen="10.0.0.1:0"),
+    ):
         pass
     with pytest.raises(NotFinite), gossip.join(constant(torch.nan)):
         pass

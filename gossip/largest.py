@@ -1,0 +1,123 @@
+"""Which coordinates are kept: the largest of a difference, which is never there as a whole.
+
+The threshold is a quantile of |x - r|, of all of it where it is small and of a sample where it is
+large, so no sort is needed; coordinates at or above it are kept.
+
+A difference is computed chunk by chunk, as often as it is looked at: subtracting in the cache costs
+less than writing a vector of its own and reading it again.
+
+Vectors on an accelerator stay there: the sample is gathered and the threshold compared there, and
+only the sample and what is kept cross to the host. Both ways find the same indices and the same
+numbers, for IEEE subtraction has one result. PyTorch's operations are tested here on the CPU, where
+`host=False` takes that way; no accelerator was at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gossip.chunks import CHUNK, each_chunk
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+
+SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
+SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
+TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
+AWAY = 1 << 24  # coordinates at a time on an accelerator, which is slow to start; bounds its memory
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`vector - reference`, or `vector` alone; (n,) each, on one device, float32 or float64."""
+
+    vector: Tensor
+    reference: Tensor | None
+    host: bool  # worked on by NumPy, in the memory of the vectors
+
+    @classmethod
+    def of(cls, vector: Tensor, reference: Tensor | None = None) -> Difference:
+        """Raises ValueError if the two differ in shape."""
+        if reference is not None and reference.shape != vector.shape:
+            raise ValueError(f"{tuple(vector.shape)} minus {tuple(reference.shape)} is no vector")
+        return cls(vector.detach(), reference, vector.device.type == "cpu")
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def piece(self, start: int) -> Floats:
+        """The chunk that begins at `start`, on the host."""
+        return self._on_device(slice(start, start + CHUNK)).cpu().numpy()
+
+    def largest(self, density: float) -> tuple[Indices, Floats, float]:
+        """The indices to keep, ascending; what is there; and the threshold.
+
+        Raises ValueError on NaN and on infinity.
+        """
+        wanted = max(1, round(density * len(self)))
+        threshold, exact = self._threshold(density, wanted)
+        indices, kept = self._at_least(threshold)
+        refuse_not_finite(kept)
+        if len(indices) > (wanted if exact else TOLERANCE * wanted):
+            # Equals, or an unlucky sample. Among equals the first; the others come next time.
+            magnitudes = np.abs(kept)
+            least = np.partition(magnitudes, len(kept) - wanted)[len(kept) - wanted]
+            chosen = magnitudes > least
+            equals = np.flatnonzero(magnitudes == least)
+            chosen[equals[: wanted - np.count_nonzero(chosen)]] = True
+            indices, kept, threshold = indices[chosen], kept[chosen], float(least)
+        return indices, kept, threshold
+
+    def _on_device(self, where: slice | Tensor) -> Tensor:
+        found = self.vector[where]
+        return (found if self.reference is None else found - self.reference[where]).float()
+
+    def _threshold(self, density: float, wanted: int) -> tuple[float, bool]:
+        """The quantile of the magnitudes, and whether it is exact."""
+        size = len(self)
+        sample = max(SAMPLE, round(SAMPLED / density))
+        if size <= sample:
+            magnitudes = self._on_device(slice(None)).abs().cpu().numpy()
+            return float(np.partition(magnitudes, size - wanted)[size - wanted]), True
+        # Drawn at random, not at a stride: weight matrices are periodic.
+        drawn = np.random.default_rng(size).integers(0, size, sample)
+        at = torch.from_numpy(drawn).to(self.vector.device)
+        rank = min(sample - 1, round((1 - density) * sample))
+        return float(np.partition(self._on_device(at).abs().cpu().numpy(), rank)[rank]), False
+
+    def _at_least(self, threshold: float) -> tuple[Indices, Floats]:
+        """Where it reaches the threshold, or is above zero if that is zero; and what is there."""
+        limit = np.float32(threshold) if threshold > 0 else np.finfo(np.float32).smallest_subnormal
+        if self.host:
+            pieces = each_chunk(lambda start: self._look(start, limit), len(self))
+        else:
+            starts = range(0, len(self), AWAY)
+            pieces = [self._look_away(start, float(limit)) for start in starts]
+        return np.concatenate([at for at, _ in pieces]), np.concatenate(
+            [what for _, what in pieces]
+        )
+
+    def _look(self, start: int, limit: np.float32) -> tuple[Indices, Floats]:
+        piece = self.piece(start)
+        below = np.abs(piece) < limit
+        found = np.flatnonzero(np.logical_not(below, out=below))  # with NaN, which is refused later
+        indices = found.astype(np.int32)
+        indices += np.int32(start)
+        return indices, piece.take(found, mode="clip")  # none is out of range; "raise" is slower
+
+    def _look_away(self, start: int, limit: float) -> tuple[Indices, Floats]:
+        piece = self._on_device(slice(start, start + AWAY))
+        found = torch.lt(piece.abs(), limit).logical_not_().nonzero().view(-1)
+        return (found + start).int().cpu().numpy(), piece[found].cpu().numpy()
+
+
+def refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
+    """Raises ValueError on NaN and on infinity."""
+    if not np.isfinite(numbers).all():
+        raise ValueError("a vector with NaN or infinity cannot be compressed")
