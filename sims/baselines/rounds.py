@@ -1,0 +1,298 @@
+"""Algorithms in rounds: after each local round a node waits for what all its neighbours made of it.
+
+The papers let all nodes count rounds together on a fixed graph. Here links come and go, so a node
+waits for a message of its own round *or a later one* from each neighbour it has at the moment. Who
+waits has said its own to all of them, later neighbours included, so the node that is furthest
+behind never waits for ever; and a newcomer, whose first round is far behind, goes on from the
+latest round that it hears of.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gossip.codec import CodecConfig, Patch, decode
+from gossip.errors import CodecError
+from gossip.exchange import SNAPSHOT
+from p2p import PeerId
+from sims.baselines.algorithm import (
+    RESULT,
+    SHARE,
+    Algorithm,
+    Place,
+    Word,
+    compress,
+    dense,
+    read_dense,
+)
+
+PATCH, WHOLE, EXACT = b"\0", b"\1", b"\2"  # how what CHOCO says is to be read
+AHEAD = 64  # messages kept of one neighbour; in step, it is at most one round ahead
+
+
+class AllReduce(Algorithm):
+    """The ideal: after each local round everybody holds the mean of all models.
+
+    Everybody sends its model to one node, the leader, which sends everybody the mean: together
+    2 (n - 1) vectors a round, as many bytes as a ring all-reduce (Patarasuk, Yuan, "Bandwidth
+    optimal all-reduce algorithms", 2009), though not as evenly spread. One node that is down or
+    slow holds up all.
+    """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._heard: dict[PeerId, tuple[int, Tensor]] = {}  # at the leader
+        self._over: dict[PeerId, int] = {}  # the last round of each that went into a mean
+        self._mean = b""
+
+    def trained(self, progress: Tensor) -> None:
+        """Tell the leader, and wait."""
+        super().trained(progress)
+        self.waiting = True
+        self.repeat()
+
+    def repeat(self) -> None:
+        """The leader may be another one now."""
+        if not self.waiting:
+            return
+        leader = self.directory()[0]
+        if leader == self.me:
+            self._take(self.me, self.round, self.x)
+        else:
+            self._say(leader, SHARE, dense(self.x))
+
+    def heard(self, peer: PeerId, word: Word, body: memoryview) -> None:
+        """A model for the leader, or the mean from it."""
+        (vector,) = read_dense(body, self.x.numel())
+        if word.kind == RESULT:
+            if self.waiting and word.round == self.round:
+                self._adopt(vector)
+        elif word.round == self._over.get(peer):
+            self._say(peer, RESULT, self._mean, word.round)
+        else:
+            self._take(peer, word.round, vector)
+
+    def _take(self, peer: PeerId, round_: int, vector: Tensor) -> None:
+        self._heard[peer] = round_, vector
+        live = self.directory()
+        if any(other not in self._heard for other in live):
+            return
+        mean = torch.stack([self._heard[other][1] for other in live]).mean(dim=0)
+        self._mean = dense(mean)
+        for other in live:
+            number = self._over[other] = self._heard[other][0]
+            if other == self.me:
+                self._adopt(mean)
+            else:
+                self._say(other, RESULT, self._mean, number)
+        self._heard.clear()
+
+    def _adopt(self, mean: Tensor) -> None:
+        self.x.copy_(mean)
+        self.merges += 1
+        self.waiting = False
+
+
+class Rounds(Algorithm):
+    """Say something to all neighbours, wait for what they say, mix."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._inbox: dict[PeerId, dict[int, tuple[Word, bytes]]] = {}
+        self._said: dict[PeerId, bytes] = {}  # the last thing, on links that are up
+
+    # what an algorithm of this kind does ---------------------------------------------------------
+
+    def compose(self) -> None:
+        """A new round begins; x is what training made of it."""
+
+    def words_for(self, peer: PeerId) -> bytes:
+        """What this neighbour gets in this round."""
+        raise NotImplementedError
+
+    def check(self, body: memoryview) -> None:
+        """Raises CodecError on a body that makes no sense."""
+        raise NotImplementedError
+
+    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+        """Merge what neighbours said, oldest first; the last of each is of this round or later."""
+        raise NotImplementedError
+
+    # rounds --------------------------------------------------------------------------------------
+
+    def trained(self, progress: Tensor) -> None:
+        """Tell all neighbours, and wait for them."""
+        super().trained(progress)
+        self.compose()
+        self.waiting = True
+        for peer in self.neighbours:
+            self._tell(peer)
+        self._go_on()
+
+    def heard(self, peer: PeerId, word: Word, body: memoryview) -> None:
+        """What a neighbour says; kept until its round has come."""
+        kept = self._inbox.get(peer)
+        if kept is None or len(kept) >= AHEAD or word.round in kept:
+            return  # of a link that is over, or said again
+        self.check(body)
+        kept[word.round] = word, bytes(body)
+        self._go_on()
+
+    def up(self, peer: PeerId) -> None:
+        """A new neighbour takes part in the round that we wait in."""
+        super().up(peer)
+        self._inbox[peer] = {}
+        if self.waiting:
+            self._tell(peer)
+
+    def down(self, peer: PeerId) -> None:
+        """Nobody waits for it any longer."""
+        super().down(peer)
+        del self._inbox[peer]
+        self._said.pop(peer, None)
+        self._go_on()
+
+    def repeat(self) -> None:
+        """To those from whom nothing has come."""
+        for peer in self.neighbours:
+            if self.waiting and max(self._inbox[peer], default=-1) < self.round:
+                self._say(peer, SHARE, self._said[peer])
+
+    def _tell(self, peer: PeerId) -> None:
+        self._said[peer] = self.words_for(peer)
+        self._say(peer, SHARE, self._said[peer])
+
+    def _go_on(self) -> None:
+        """Mix once all are heard."""
+        if not self.waiting:
+            return
+        heard: dict[PeerId, list[tuple[Word, bytes]]] = {}
+        furthest = self.round
+        for peer in self.neighbours:
+            kept = self._inbox[peer]
+            due = min((number for number in kept if number >= self.round), default=None)
+            if due is None:
+                return
+            furthest = max(furthest, due)
+            heard[peer] = [kept[number] for number in sorted(kept) if number <= due]
+        self.waiting = False
+        if heard:
+            self.mix(heard)
+            self.merges += 1
+        self.round = furthest
+        for peer, kept in self._inbox.items():
+            self._inbox[peer] = {number: kept[number] for number in kept if number >= furthest}
+
+
+def metropolis(mine: int, theirs: int) -> float:
+    """The weight of a link between nodes of these degrees (Xiao, Boyd, "Fast linear iterations for
+    distributed averaging", 2004): symmetric, and what a node keeps for itself is never negative."""
+    return 1 / (1 + max(mine, theirs))
+
+
+class DPSGD(Rounds):
+    """Decentralised parallel SGD (Lian et al., NeurIPS 2017, algorithm 1): x_i <- sum_j W_ij x_j.
+
+    W has Metropolis weights. The paper mixes x and then adds a gradient taken before; here, as in
+    most later work, the local round comes first and its outcome is mixed.
+    """
+
+    def words_for(self, peer: PeerId) -> bytes:
+        """The model as it is."""
+        return dense(self.x)
+
+    def check(self, body: memoryview) -> None:
+        """A vector."""
+        read_dense(body, self.x.numel())
+
+    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+        """x_i + sum_j W_ij (x_j - x_i), the same thing."""
+        x = self.x.clone()
+        for said in heard.values():
+            word, body = said[-1]
+            (theirs,) = read_dense(memoryview(body), x.numel())
+            self.x += metropolis(len(heard), word.degree) * (theirs - x)
+
+
+class Choco(Rounds):
+    """CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2).
+
+        q_i = Q(x_i - x^_i)                     to all neighbours
+        x^_j <- x^_j + q_j                      for itself and for each neighbour
+        x_i <- x_i + gamma sum_j w_ij (x^_j - x^_i)
+
+    The paper starts from x^ = 0; here the first message of a link is the sender's x^ as a whole (by
+    the codec at 8 bits in the first round, in float32 later), which costs bytes once and saves the
+    rounds in which x^ would only catch up.
+
+    Args:
+        gamma: the consensus step size; has to be tuned for each Q.
+        density, bits: of Q, our own compressor.
+    """
+
+    def __init__(
+        self, place: Place, *, gamma: float = 0.3, density: float = 0.1, bits: int = 3
+    ) -> None:
+        super().__init__(place)
+        self._gamma = gamma
+        self._codec = CodecConfig(density=density, bits=bits)
+        self._hat: Tensor | None = None  # our x^
+        self._hats: dict[PeerId, Tensor] = {}
+        self._applied: dict[PeerId, int] = {}  # the last round of each that is in its x^
+        self._q = b""
+
+    def compose(self) -> None:
+        """q; in the first round, x as a whole."""
+        if self._hat is None:
+            body, patch = compress(self.x, SNAPSHOT)
+            self._q, self._hat = WHOLE + body, patch.dense()
+        else:
+            body, patch = compress(self.x - self._hat, self._codec)
+            self._q = PATCH + body
+            patch.add_to(self._hat, 1.0)
+
+    def words_for(self, peer: PeerId) -> bytes:
+        """q, or for who does not know x^ all of it."""
+        assert self._hat is not None
+        known = peer in self._said or self._q[:1] == WHOLE
+        return self._q if known else EXACT + dense(self._hat)
+
+    def check(self, body: memoryview) -> None:
+        """A patch of our size, or a vector."""
+        self._read(body)
+
+    def down(self, peer: PeerId) -> None:
+        """Its x^ is of no use any more."""
+        self._hats.pop(peer, None)
+        self._applied.pop(peer, None)
+        super().down(peer)
+
+    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+        """Bring each x^_j up to date and take a step towards them."""
+        assert self._hat is not None
+        moved = torch.zeros_like(self.x)
+        for peer, said in heard.items():
+            for word, body in said:
+                if word.round > self._applied.get(peer, -1):
+                    self._applied[peer] = word.round
+                    self._apply(peer, body)
+            weight = metropolis(len(heard), said[-1][0].degree)
+            moved += weight * (self._hats[peer] - self._hat)
+        self.x += self._gamma * moved
+
+    def _apply(self, peer: PeerId, body: bytes) -> None:
+        patch = self._read(memoryview(body))
+        if body[:1] == PATCH:
+            # who has never said all of it is a liar, whose x^ may as well begin at 0
+            patch.add_to(self._hats.setdefault(peer, torch.zeros_like(self.x)), 1.0)
+        else:
+            self._hats[peer] = patch.dense()
+
+    def _read(self, body: memoryview) -> Patch:
+        size = self.x.numel()
+        if bytes(body[:1]) == EXACT:
+            return Patch(size, None, read_dense(body[1:], size)[0])
+        if bytes(body[:1]) not in (PATCH, WHOLE):
+            raise CodecError("neither a difference nor a vector")
+        return decode(bytes(body[1:]), size)
