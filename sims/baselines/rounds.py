@@ -179,10 +179,11 @@ class Rounds(Algorithm):
         self.waiting = False
         if heard:
             self.mix(heard)
+            if self.merges == 0:
+                self.round = furthest
             self.merges += 1
-        self.round = furthest
         for peer, kept in self._inbox.items():
-            self._inbox[peer] = {number: kept[number] for number in kept if number >= furthest}
+            self._inbox[peer] = {number: kept[number] for number in kept if number >= self.round}
 
 
 def metropolis(mine: int, theirs: int) -> float:
