@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gossip.codec import CodecConfig, Patch, encode
+from gossip.codec import CodecConfig, Patch, decode, encode
 from gossip.errors import CodecError, NotFinite
 from p2p import PeerId
 from p2p.wire import Table, integer, row
@@ -104,6 +104,28 @@ def read_dense(body: memoryview, size: int, count: int = 1) -> Tensor:
     if not np.isfinite(numbers).all():
         raise CodecError("a vector holds NaN or infinity")
     return torch.from_numpy(numbers).view(count, size)
+
+
+PATCH, WHOLE, EXACT = b"\0", b"\1", b"\2"  # how what CHOCO says is to be read
+
+
+def read_patch(body: memoryview, size: int) -> tuple[Patch, bool]:
+    """What CHOCO says: a difference, or a whole vector (True). Raises CodecError."""
+    kind, rest = bytes(body[:1]), body[1:]
+    if kind == EXACT:
+        return Patch(size, None, read_dense(rest, size)[0]), True
+    if kind not in (PATCH, WHOLE):
+        raise CodecError("neither a difference nor a vector")
+    return decode(bytes(rest), size), kind == WHOLE
+
+
+def update(hats: dict[PeerId, Tensor], peer: PeerId, patch: Patch, *, whole: bool) -> None:
+    """Bring what is known of a peer, its x^, up to date."""
+    if whole:
+        hats[peer] = patch.dense()
+    else:
+        # who has never said all of it is a liar, whose x^ may as well begin at 0
+        patch.add_to(hats.setdefault(peer, torch.zeros(patch.size)), 1.0)
 
 
 def compress(difference: Tensor, codec: CodecConfig) -> tuple[bytes, Patch]:

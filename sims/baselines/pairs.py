@@ -7,27 +7,35 @@ halves do in `gossip.exchange`; so both ends of a swap see the same two bodies.
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor
 
-from gossip.codec import CodecConfig, Patch, decode
+from gossip.codec import CodecConfig, Patch
 from gossip.exchange import SNAPSHOT
 from p2p import PeerId
 from sims.baselines.algorithm import (
     ANSWER,
     ASK,
+    PATCH,
+    WHOLE,
     Algorithm,
     Place,
     Word,
     compress,
     dense,
     read_dense,
+    read_patch,
+    update,
 )
+
+Side = TypeVar("Side")  # of a swap, as it is read off the wire
 
 PATIENT = 20  # local rounds until an answer is not expected any more: a stream was lost. A guess.
 
 
-class Pairs(Algorithm):
+class Pairs(Algorithm, Generic[Side]):
     """Ask a random neighbour after each `every`-th local round; answer whoever asks.
 
     `offer` makes a body and remembers what `merge` will need of it.
@@ -43,11 +51,11 @@ class Pairs(Algorithm):
         """Our side of a swap."""
         raise NotImplementedError
 
-    def check(self, body: memoryview) -> None:
-        """Raises CodecError on a body that makes no sense."""
+    def read(self, body: memoryview) -> Side:
+        """Their side. Raises CodecError on a body that makes no sense."""
         raise NotImplementedError
 
-    def merge(self, peer: PeerId, body: memoryview) -> None:
+    def merge(self, peer: PeerId, theirs: Side) -> None:
         """Their side has come, and ours is on its way."""
         raise NotImplementedError
 
@@ -64,12 +72,12 @@ class Pairs(Algorithm):
         """A question or an answer."""
         if peer not in self.neighbours or (word.kind == ANSWER and peer != self._asked):
             return  # it came too late
-        self.check(body)
+        theirs = self.read(body)
         if peer == self._asked:
             self._asked = None
         else:
             self._say(peer, ANSWER, self.offer(peer))
-        self.merge(peer, body)
+        self.merge(peer, theirs)
         self.merges += 1
 
     def down(self, peer: PeerId) -> None:
@@ -79,7 +87,7 @@ class Pairs(Algorithm):
             self._asked = None
 
 
-class ADPSGD(Pairs):
+class ADPSGD(Pairs[Tensor]):
     """Asynchronous decentralised parallel SGD (Lian et al., ICML 2018): two models become their
     mean, whole and in float32, while training goes on.
 
@@ -101,17 +109,16 @@ class ADPSGD(Pairs):
         self._sent[peer] = self.x.clone()
         return dense(self.x)
 
-    def check(self, body: memoryview) -> None:
+    def read(self, body: memoryview) -> Tensor:
         """A vector."""
-        read_dense(body, self.x.numel())
+        return read_dense(body, self.x.numel())[0]
 
-    def merge(self, peer: PeerId, body: memoryview) -> None:
+    def merge(self, peer: PeerId, theirs: Tensor) -> None:
         """Half the difference."""
-        (theirs,) = read_dense(body, self.x.numel())
         self.x += (theirs - self._sent.pop(peer)) / 2
 
 
-class EdgeChoco(Pairs):
+class EdgeChoco(Pairs[tuple[Patch, bool]]):
     """CHOCO in pairs: on each link both ends keep what each knows of the other, x^_i and x^_j.
 
         q_i = Q(x_i - x^_i), x^_i <- x^_i + q_i, x_i <- x_i + gamma (x^_j - x^_i); j likewise
@@ -152,30 +159,23 @@ class EdgeChoco(Pairs):
         if peer not in self._mine:
             body, patch = compress(self.x, SNAPSHOT)
             self._mine[peer] = patch.dense()
-        else:
-            body, patch = compress(self.x - self._mine[peer], self._codec)
-            patch.add_to(self._mine[peer], 1.0)
-        return body
+            return WHOLE + body
+        body, patch = compress(self.x - self._mine[peer], self._codec)
+        patch.add_to(self._mine[peer], 1.0)
+        return PATCH + body
 
-    def check(self, body: memoryview) -> None:
-        """A patch of our size."""
-        decode(bytes(body), self.x.numel())
+    def read(self, body: memoryview) -> tuple[Patch, bool]:
+        """A difference, or the whole."""
+        return read_patch(body, self.x.numel())
 
-    def merge(self, peer: PeerId, body: memoryview) -> None:
+    def merge(self, peer: PeerId, theirs: tuple[Patch, bool]) -> None:
         """Bring x^_j up to date and take a step towards it."""
-        update(self._theirs, peer, decode(bytes(body), self.x.numel()))
+        patch, whole = theirs
+        update(self._theirs, peer, patch, whole=whole)
         self.x += self._gamma * (self._theirs[peer] - self._mine[peer])
 
 
-def update(hats: dict[PeerId, Tensor], peer: PeerId, patch: Patch) -> None:
-    """Add a difference to what is known of a peer; a whole vector replaces it."""
-    if patch.indices is None:
-        hats[peer] = patch.dense()
-    else:
-        patch.add_to(hats.setdefault(peer, torch.zeros(patch.size)), 1.0)
-
-
-class NoLoCo(Pairs):
+class NoLoCo(Pairs[Tensor]):
     """Local steps with an outer optimizer, in pairs (Kolehmainen et al., "NoLoCo", 2025, sec. 3).
 
     After `every` local rounds from phi to theta, a node swaps (Delta, phi), Delta = theta - phi,
@@ -213,13 +213,13 @@ class NoLoCo(Pairs):
         self._sent[peer] = self.x - self._phi, self._phi.clone()
         return dense(*self._sent[peer])
 
-    def check(self, body: memoryview) -> None:
-        """Two vectors."""
-        read_dense(body, self.x.numel(), 2)
+    def read(self, body: memoryview) -> Tensor:
+        """Two vectors, (2, n)."""
+        return read_dense(body, self.x.numel(), 2)
 
-    def merge(self, peer: PeerId, body: memoryview) -> None:
+    def merge(self, peer: PeerId, theirs: Tensor) -> None:
         """An outer step; what training has added to x since our side was sent stays on top."""
-        progress, phi = read_dense(body, self.x.numel(), 2)
+        progress, phi = theirs
         our_progress, our_phi = self._sent.pop(peer)
         self._delta *= self._alpha
         self._delta += self._beta / 2 * (progress + our_progress)

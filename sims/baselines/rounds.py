@@ -9,25 +9,33 @@ latest round that it hears of.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor
 
-from gossip.codec import CodecConfig, Patch, decode
-from gossip.errors import CodecError
+from gossip.codec import CodecConfig, Patch
 from gossip.exchange import SNAPSHOT
 from p2p import PeerId
 from sims.baselines.algorithm import (
+    EXACT,
+    PATCH,
     RESULT,
     SHARE,
+    WHOLE,
     Algorithm,
     Place,
     Word,
     compress,
     dense,
     read_dense,
+    read_patch,
+    update,
 )
 
-PATCH, WHOLE, EXACT = b"\0", b"\1", b"\2"  # how what CHOCO says is to be read
+Content = TypeVar("Content")  # of what is said, as it is read off the wire
+
 AHEAD = 64  # messages kept of one neighbour; in step, it is at most one round ahead
 
 
@@ -94,13 +102,22 @@ class AllReduce(Algorithm):
         self.waiting = False
 
 
-class Rounds(Algorithm):
+@dataclass(frozen=True, slots=True)
+class Said(Generic[Content]):
+    """What a neighbour said in its round."""
+
+    round: int
+    degree: int  # of the neighbour
+    content: Content
+
+
+class Rounds(Algorithm, Generic[Content]):
     """Say something to all neighbours, wait for what they say, mix."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._inbox: dict[PeerId, dict[int, tuple[Word, bytes]]] = {}
-        self._said: dict[PeerId, bytes] = {}  # the last thing, on links that are up
+        self._inbox: dict[PeerId, dict[int, Said[Content]]] = {}
+        self._told: dict[PeerId, bytes] = {}  # the last thing, on links that are up
 
     # what an algorithm of this kind does ---------------------------------------------------------
 
@@ -111,11 +128,11 @@ class Rounds(Algorithm):
         """What this neighbour gets in this round."""
         raise NotImplementedError
 
-    def check(self, body: memoryview) -> None:
+    def read(self, body: memoryview) -> Content:
         """Raises CodecError on a body that makes no sense."""
         raise NotImplementedError
 
-    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+    def mix(self, heard: dict[PeerId, list[Said[Content]]]) -> None:
         """Merge what neighbours said, oldest first; the last of each is of this round or later."""
         raise NotImplementedError
 
@@ -135,8 +152,7 @@ class Rounds(Algorithm):
         kept = self._inbox.get(peer)
         if kept is None or len(kept) >= AHEAD or word.round in kept:
             return  # of a link that is over, or said again
-        self.check(body)
-        kept[word.round] = word, bytes(body)
+        kept[word.round] = Said(word.round, word.degree, self.read(body))
         self._go_on()
 
     def up(self, peer: PeerId) -> None:
@@ -150,24 +166,24 @@ class Rounds(Algorithm):
         """Nobody waits for it any longer."""
         super().down(peer)
         del self._inbox[peer]
-        self._said.pop(peer, None)
+        self._told.pop(peer, None)
         self._go_on()
 
     def repeat(self) -> None:
         """To those from whom nothing has come."""
         for peer in self.neighbours:
             if self.waiting and max(self._inbox[peer], default=-1) < self.round:
-                self._say(peer, SHARE, self._said[peer])
+                self._say(peer, SHARE, self._told[peer])
 
     def _tell(self, peer: PeerId) -> None:
-        self._said[peer] = self.words_for(peer)
-        self._say(peer, SHARE, self._said[peer])
+        self._told[peer] = self.words_for(peer)
+        self._say(peer, SHARE, self._told[peer])
 
     def _go_on(self) -> None:
         """Mix once all are heard."""
         if not self.waiting:
             return
-        heard: dict[PeerId, list[tuple[Word, bytes]]] = {}
+        heard: dict[PeerId, list[Said[Content]]] = {}
         furthest = self.round
         for peer in self.neighbours:
             kept = self._inbox[peer]
@@ -192,7 +208,7 @@ def metropolis(mine: int, theirs: int) -> float:
     return 1 / (1 + max(mine, theirs))
 
 
-class DPSGD(Rounds):
+class DPSGD(Rounds[Tensor]):
     """Decentralised parallel SGD (Lian et al., NeurIPS 2017, algorithm 1): x_i <- sum_j W_ij x_j.
 
     W has Metropolis weights. The paper mixes x and then adds a gradient taken before; here, as in
@@ -203,20 +219,18 @@ class DPSGD(Rounds):
         """The model as it is."""
         return dense(self.x)
 
-    def check(self, body: memoryview) -> None:
+    def read(self, body: memoryview) -> Tensor:
         """A vector."""
-        read_dense(body, self.x.numel())
+        return read_dense(body, self.x.numel())[0]
 
-    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+    def mix(self, heard: dict[PeerId, list[Said[Tensor]]]) -> None:
         """x_i + sum_j W_ij (x_j - x_i), the same thing."""
         x = self.x.clone()
         for said in heard.values():
-            word, body = said[-1]
-            (theirs,) = read_dense(memoryview(body), x.numel())
-            self.x += metropolis(len(heard), word.degree) * (theirs - x)
+            self.x += metropolis(len(heard), said[-1].degree) * (said[-1].content - x)
 
 
-class Choco(Rounds):
+class Choco(Rounds[tuple[Patch, bool]]):
     """CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2).
 
         q_i = Q(x_i - x^_i)                     to all neighbours
@@ -256,12 +270,12 @@ class Choco(Rounds):
     def words_for(self, peer: PeerId) -> bytes:
         """q, or for who does not know x^ all of it."""
         assert self._hat is not None
-        known = peer in self._said or self._q[:1] == WHOLE
+        known = peer in self._told or self._q[:1] == WHOLE
         return self._q if known else EXACT + dense(self._hat)
 
-    def check(self, body: memoryview) -> None:
-        """A patch of our size, or a vector."""
-        self._read(body)
+    def read(self, body: memoryview) -> tuple[Patch, bool]:
+        """A difference, or the whole."""
+        return read_patch(body, self.x.numel())
 
     def down(self, peer: PeerId) -> None:
         """Its x^ is of no use any more."""
@@ -269,31 +283,16 @@ class Choco(Rounds):
         self._applied.pop(peer, None)
         super().down(peer)
 
-    def mix(self, heard: dict[PeerId, list[tuple[Word, bytes]]]) -> None:
+    def mix(self, heard: dict[PeerId, list[Said[tuple[Patch, bool]]]]) -> None:
         """Bring each x^_j up to date and take a step towards them."""
         assert self._hat is not None
         moved = torch.zeros_like(self.x)
-        for peer, said in heard.items():
-            for word, body in said:
-                if word.round > self._applied.get(peer, -1):
-                    self._applied[peer] = word.round
-                    self._apply(peer, body)
-            weight = metropolis(len(heard), said[-1][0].degree)
+        for peer, words in heard.items():
+            for said in words:
+                if said.round > self._applied.get(peer, -1):
+                    self._applied[peer] = said.round
+                    patch, whole = said.content
+                    update(self._hats, peer, patch, whole=whole)
+            weight = metropolis(len(heard), words[-1].degree)
             moved += weight * (self._hats[peer] - self._hat)
         self.x += self._gamma * moved
-
-    def _apply(self, peer: PeerId, body: bytes) -> None:
-        patch = self._read(memoryview(body))
-        if body[:1] == PATCH:
-            # who has never said all of it is a liar, whose x^ may as well begin at 0
-            patch.add_to(self._hats.setdefault(peer, torch.zeros_like(self.x)), 1.0)
-        else:
-            self._hats[peer] = patch.dense()
-
-    def _read(self, body: memoryview) -> Patch:
-        size = self.x.numel()
-        if bytes(body[:1]) == EXACT:
-            return Patch(size, None, read_dense(body[1:], size)[0])
-        if bytes(body[:1]) not in (PATCH, WHOLE):
-            raise CodecError("neither a difference nor a vector")
-        return decode(bytes(body[1:]), size)
