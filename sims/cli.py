@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from sims.report import Report
 
 SCENARIOS = ("steady", "churn", "partition")
+ALGORITHMS = (
+    "shared-reference",
+    "isolated",
+    "all-reduce",
+    "d-psgd",
+    "choco",
+    "edge-choco",
+    "ad-psgd",
+    "el-local",
+    "el-oracle",
+    "push-sum",
+    "noloco",
+)
+ATTACKS = ("sign-flip", "noise", "label-flip", "replay", "little")
 TARGET = "models.digits:learner"
 JOIN_OVER = 2.0  # virtual seconds in which the nodes start
 STEPS = 20  # of the progress bar
@@ -35,6 +49,12 @@ def main() -> None:
 @click.option("--target", default=TARGET, show_default=True, metavar="T", help="The learner.")
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
 @click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option(
+    "--algorithm", type=click.Choice(ALGORITHMS), default=ALGORITHMS[0], show_default=True
+)
+@click.option("--set", "settings", multiple=True, callback=options, metavar="NAME=VALUE")
+@click.option("--attack", type=click.Choice(ATTACKS), help="What attackers do.")
+@click.option("--attackers", type=click.FloatRange(0, 1), default=0.2, show_default=True)
 @as_json
 def run(json_: bool, **settings: Any) -> None:
     """Run SCENARIO: steady, churn (nodes crash and come back) or partition.
@@ -42,6 +62,11 @@ def run(json_: bool, **settings: Any) -> None:
     \b
     gossip-sim run churn --nodes 20 --seconds 60 --seed 7
     gossip-sim run steady --nodes 10 --option split=dirichlet --loss 0.1
+    gossip-sim run steady --algorithm choco --set gamma=0.4
+    gossip-sim run steady --attack sign-flip --attackers 0.2
+
+    --set is for the algorithm: density and bits of ours, gamma of choco. With --attack, a share of
+    the nodes lies, and the report is about the others.
     """
     from gossip.errors import GossipError
 
@@ -66,23 +91,36 @@ def _run(
     target: str,
     option: dict[str, str],
     loss: float,
+    algorithm: str,
+    settings: dict[str, str],
+    attack: str | None,
+    attackers: float,
 ) -> Report:
     import torch
     from rich.console import Console
     from rich.progress import track
 
     from gossip.target import build, load
+    from sims import attacks
+    from sims.algorithms import with_algorithm
     from sims.network import Link
     from sims.scenarios import SCENARIOS as plans
-    from sims.simulation import Simulation
+    from sims.simulation import Simulation, SimulationConfig
 
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
     if target == TARGET:
         option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
     function = load(target)
-    simulation = Simulation(seed, Link(loss=loss))
+    config = with_algorithm(SimulationConfig(), algorithm, settings)
+    simulation = Simulation(seed, Link(loss=loss), config)
+    liars = attacks.liars(seed, nodes, attackers) if attack else []
     for index in range(nodes):
-        simulation.add(partial(build, function, index, nodes, seed, option))
+        honest = partial(build, function, index, nodes, seed, option)
+        if attack and index in liars:
+            lying = attacks.hostile(attack, honest, simulation, index)
+            simulation.add(lying, hostile=True)
+        else:
+            simulation.add(honest)
         simulation.run(min(JOIN_OVER, seconds / 2) / nodes)
     plans[scenario](simulation, seconds)
     console = Console(stderr=True)

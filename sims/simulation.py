@@ -69,6 +69,9 @@ class SimulationConfig:
     """Virtual seconds that a round takes on a node of usual speed. A guess: ten steps of
     a small model on a small device."""
 
+    begin: float = 0.0
+    """Virtual seconds before which nobody trains; time for links to form, in benchmarks."""
+
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
 
@@ -251,7 +254,8 @@ class Simulation:
     def _train_later(self, node: SimulatedNode) -> None:
         seconds = self._config.train_seconds * node.slowdown
         seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
-        self.call_at(self.now + seconds, self._trained, node, node.agent)
+        begun = max(self.now, self._config.begin)
+        self.call_at(begun + seconds, self._trained, node, node.agent)
 
     def _trained(self, node: SimulatedNode, agent: Participant) -> None:
         """A round ends: compute it, sync it, and begin the next one with what was merged."""

@@ -43,6 +43,8 @@ class Pairs(Algorithm, Generic[Side]):
 
     def __init__(self, place: Place, every: int = 1) -> None:
         super().__init__(place)
+        if every < 1:
+            raise ValueError(f"every is at least 1 round, not {every}")
         self._every = every
         self._asked: PeerId | None = None
         self._since = 0

@@ -25,6 +25,8 @@ class ELLocal(Algorithm):
 
     def __init__(self, place: Place, *, s: int = 2) -> None:
         super().__init__(place)
+        if s < 1:
+            raise ValueError(f"s is at least 1 node, not {s}")
         self._s = s
         self._heard: dict[PeerId, Tensor] = {}  # the latest of each
 
