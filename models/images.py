@@ -19,9 +19,9 @@ from torch import nn
 from gossip.learner import Batches, TorchLearner
 from models.digits import divide
 
-CLASSES, SIDE, PROTOTYPES = 10, 8, 3
+CLASSES, SIDE, PROTOTYPES = 10, 8, 2
 TRAINING, TESTING = 6400, 2000
-CLUTTER = 0.3  # share of another prototype in an image
+CLUTTER = 0.25  # share of another prototype in an image
 NOISE = 0.3  # standard deviation; prototypes have one of 1
 DATA_SEED = 20  # one data set for all runs; its division and the weights depend on the run's seed
 
