@@ -142,9 +142,7 @@ def convex() -> list[Contender]:
     found += [ours(percent, bits, 0.0) for percent, bits in ((10, 3), (5, 3), (2, 3), (1, 3))]
     for gamma in (0.04, 0.1, 0.2):
         settings = (("gamma", gamma), ("density", 0.01), ("bits", 8))
-        found.append(
-            Contender(f"choco 1% 8-bit, gamma {gamma}", "choco", settings, family="choco")
-        )
+        found.append(Contender(f"choco 1% 8-bit, gamma {gamma}", "choco", settings, family="choco"))
     return found
 
 
@@ -159,9 +157,7 @@ def run(job: Job) -> Outcome:
     )
     simulation = Simulation(job.seed, LAN, config)
     for index in range(task.nodes):
-        make = partial(
-            task.make, index, task.nodes, job.seed, drift_correction=contender.drift
-        )
+        make = partial(task.make, index, task.nodes, job.seed, drift_correction=contender.drift)
         simulation.add(make)
     curve = []
     limit = BEGIN + PATIENCE * job.rounds * config.train_seconds
