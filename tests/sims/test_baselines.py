@@ -32,10 +32,9 @@ from sims.baselines import (
 from sims.baselines.algorithm import SHARE, Word, dense
 from sims.cli import ALGORITHMS
 from sims.network import Link
-from sims.scenarios import SCENARIOS
 from sims.simulation import Simulation, SimulationConfig
 
-SIZE = 200
+SIZE = 60
 
 
 class Crowd:
@@ -168,17 +167,18 @@ def test_in_rounds_what_was_lost_is_said_again() -> None:
 
 
 def test_choco_sends_a_new_neighbour_all_it_needs() -> None:
-    crowd = Crowd(Choco, 3, density=0.05)
+    crowd = Crowd(Choco, 3, density=0.2, gamma=0.2)
     ids, nodes = crowd.ids, crowd.nodes
     for a, b in ((0, 2), (2, 0)):
         nodes[ids[a]].down(ids[b])
     for _ in range(30):
         crowd.round()
+    before = crowd.spread()
     for a, b in ((0, 2), (2, 0)):
         nodes[ids[a]].up(ids[b])
-    for _ in range(300):
+    for _ in range(100):
         crowd.round()
-    assert crowd.spread() < 0.05
+    assert crowd.spread() < 0.2 * before
     assert float((crowd.mean() - crowd.start).abs().max()) < 1e-4
 
 
@@ -243,7 +243,7 @@ def learner(shard: int) -> TorchLearner:
     )
 
 
-def swarm(name: str, nodes: int = 5, link: Link | None = None) -> Simulation:
+def swarm(name: str, nodes: int = 4, link: Link | None = None) -> Simulation:
     config = with_algorithm(SimulationConfig(), name, {})
     simulation = Simulation(0, link or Link(latency=(0.001, 0.005)), config)
     for index in range(nodes):
@@ -252,25 +252,19 @@ def swarm(name: str, nodes: int = 5, link: Link | None = None) -> Simulation:
     return simulation
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name not in ("isolated", "choco")])
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "isolated"])
 def test_in_the_simulator_nodes_learn_what_none_of_them_could_alone(name: str) -> None:
     simulation = swarm(name)
-    simulation.run(12)
+    simulation.run(8)
     report = simulation.report()
     assert report.accuracy_min > 0.8
     assert report.exchanges > 10
-    assert all(node.rounds > 60 for node in simulation.nodes)
-
-
-def test_choco_learns_too() -> None:
-    simulation = swarm("choco")
-    simulation.run(25)
-    assert simulation.report().accuracy_mean > 0.8
+    assert all(node.rounds > 40 for node in simulation.nodes)
 
 
 def test_alone_nobody_learns_it_and_next_to_nothing_is_sent() -> None:
     simulation = swarm("isolated")
-    simulation.run(12)
+    simulation.run(8)
     report = simulation.report()
     assert report.accuracy_mean < 0.7
     assert report.exchanges == 0
@@ -284,21 +278,22 @@ def test_a_straggler_holds_up_those_that_work_in_rounds_and_nobody_else() -> Non
         simulation = Simulation(0, Link(latency=(0.001, 0.005)), config)
         for index in range(4):
             simulation.add(partial(learner, index), slowdown=4.0 if index == 3 else 1.0)
-        simulation.run(12)
+        simulation.run(6)
         done[name] = simulation.nodes[0].rounds
     assert done["d-psgd"] < 0.5 * done["ad-psgd"]
 
 
-@pytest.mark.parametrize("name", ["all-reduce", "d-psgd", "choco", "ad-psgd"])
-def test_after_churn_and_a_partition_all_go_on(name: str) -> None:
+@pytest.mark.parametrize("name", ["all-reduce", "choco"])
+def test_after_a_crash_and_a_partition_all_go_on(name: str) -> None:
     simulation = swarm(name, link=Link(latency=(0.001, 0.005), loss=0.1))
-    SCENARIOS["churn"](simulation, 30)
-    simulation.call_at(simulation.now + 22, simulation.partition, [0, 2], [1, 3, 4])
-    simulation.call_at(simulation.now + 25, simulation.heal)
-    simulation.run(40)
+    simulation.crash(1)
+    simulation.call_at(simulation.now + 4, simulation.restart, 1)
+    simulation.call_at(simulation.now + 6, simulation.partition, [0, 2], [1, 3])
+    simulation.call_at(simulation.now + 8, simulation.heal)
+    simulation.run(16)
     before = [node.rounds for node in simulation.nodes]
-    simulation.run(5)
-    assert len(simulation.live) == 5
+    simulation.run(4)
+    assert len(simulation.live) == 4
     for node, rounds in zip(simulation.nodes, before, strict=True):
         assert node.rounds > rounds + 10, "nobody waits for ever"
 
