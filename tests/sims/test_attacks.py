@@ -105,7 +105,7 @@ def test_the_share_of_liars_is_the_nearest_and_the_seed_tells_who() -> None:
 
 @pytest.mark.parametrize(
     ("name", "scale", "highest"),
-    [("sign-flip", 5, 0.7), ("noise", 1, 0.8), ("little", None, 1), ("replay", None, 1)],
+    [("sign-flip", 20, 0.7), ("noise", 1, 0.8), ("little", None, 1), ("replay", None, 1)],
 )
 def test_attackers_speak_the_real_protocol_and_the_report_is_about_the_others(
     name: str, scale: float | None, highest: float
