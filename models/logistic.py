@@ -64,7 +64,7 @@ def learner(
     seed: int = 0,
     split: Literal["sorted", "iid"] = "sorted",
     steps: int = 1,
-    a: float = 200.0,
+    a: float = 2000.0,
     b: float = 1000.0,
 ) -> LogisticLearner:
     """Make the learner of node `shard` of `shards`."""
