@@ -30,6 +30,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/codec.py --check
 	$(BIN)/python benchmarks/consensus.py --check
 	$(BIN)/python benchmarks/endpoint.py
+	$(BIN)/python benchmarks/learning.py
 
 # One file for each set of extras says what was installed last; the packages themselves are
 # installed editable, so a change of the sources needs no second installation.

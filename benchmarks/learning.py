@@ -26,6 +26,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.pool import Pool
 from time import perf_counter
@@ -208,6 +209,8 @@ def main() -> None:
     parser.add_argument("--tasks", default="", help="only tasks whose name contains this")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    if arguments.png and find_spec("matplotlib") is None:
+        parser.error("--png needs matplotlib: pip install 'gossip-learning[plots]'")
     seeds, shorten = (1, 0.5) if arguments.quick else (arguments.seeds, 1.0)
     tasks = [task for task in TASKS.values() if arguments.tasks in task.name]
     fixed, grid = jobs_of(tasks, seeds, shorten)
