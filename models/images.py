@@ -2,7 +2,7 @@
 
 Each class has a few prototypes, smooth random patterns. A sample is one of them, moved by up to a
 pixel each way, of random contrast, mixed with a prototype of any class, under noise. A network of
-6,010 parameters gets about nine of ten right, so there is something to lose, and the 400 samples of
+X
 a node of 16 are too few for it alone.
 """
 

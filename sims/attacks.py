@@ -21,6 +21,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from gossip.errors import ConfigError
 from gossip.learner import Batch, Learner, TorchLearner
 from gossip.vector import Layout
 from sims.simulation import MakeLearner, Simulation
@@ -113,8 +114,14 @@ def little(honest: Callable[[], Sequence[Tensor]], scale: float = 1.5) -> Forge:
 
 
 def liars(seed: int, nodes: int, share: float) -> list[int]:
-    """Which of the nodes attack: the nearest number to that share, drawn at random."""
-    return sorted(Random(f"liars {seed}").sample(range(nodes), round(share * nodes)))
+    """Which of the nodes attack: the nearest number to that share, drawn at random.
+
+    Raises ConfigError where nobody would be left.
+    """
+    count = round(share * nodes)
+    if count >= nodes:
+        raise ConfigError(f"with {share:.0%} attackers none of {nodes} nodes is honest: take fewer")
+    return sorted(Random(f"liars {seed}").sample(range(nodes), count))
 
 
 def hostile(
@@ -154,6 +161,8 @@ def hostile(
 
 def _mistaught(learner: Learner) -> Learner:
     if not isinstance(learner, TorchLearner) or learner.test is None:
-        raise ValueError("label-flip needs a TorchLearner with a test set, whose classes it counts")
+        raise ConfigError(
+            "label-flip needs a TorchLearner with a test set, whose classes it counts"
+        )
     learner.batches = WrongLabels(learner.batches, int(learner.test[1].max()) + 1)
     return learner

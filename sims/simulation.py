@@ -3,7 +3,9 @@
 Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
 because nobody can see its outcome earlier: what was merged into a model before the round began is
 in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`. A round that
-ends in NaN is undone, and a node on which it happens time and again ends, as there.
+ends in NaN is undone, and a node on which it happens time and again ends, as there. Of the
+published algorithms that can run in the place of ours, some make training wait for messages; that
+time passes as well.
 """
 
 from __future__ import annotations
@@ -272,7 +274,11 @@ class Simulation:
             if node.failures == HOPELESS:
                 self.crash(node.index)
                 return
-            merged = agent.sync(node.handed_out, 0, self.now)
+            try:
+                merged = agent.sync(node.handed_out, 0, self.now)
+            except NotFinite:  # a published algorithm has diverged: there is nothing to go back to
+                self.crash(node.index)
+                return
         node.rounds += 1
         self.network.pump(node.peer.address)
         if merged is not None:

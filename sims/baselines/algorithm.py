@@ -23,7 +23,7 @@ from p2p.wire import Table, integer, row
 
 ASK, ANSWER, SHARE, RESULT = range(4)
 MOST_DEGREE = 2**16 - 1
-MOST_ROUND = 2**63 - 1
+MOST_ROUND = 2**48  # that is believed; counting goes on above it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Word:
 
 
 TABLE: Table[Word] = Table(
-    row(1, Word, integer(0, RESULT), integer(0, MOST_ROUND), integer(0, MOST_DEGREE), body=True)
+    row(1, Word, integer(0, RESULT), integer(0, 2**63 - 1), integer(0, MOST_DEGREE), body=True)
 )
 
 Directory = Callable[[], Sequence[PeerId]]

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from gossip.codec import CodecConfig, Patch
+from gossip.errors import CodecError
 from gossip.exchange import SNAPSHOT
 from p2p import PeerId
 from sims.baselines.algorithm import (
     EXACT,
+    MOST_ROUND,
     PATCH,
     RESULT,
     SHARE,
@@ -152,6 +154,8 @@ class Rounds(Algorithm, Generic[Content]):
         kept = self._inbox.get(peer)
         if kept is None or len(kept) >= AHEAD or word.round in kept:
             return  # of a link that is over, or said again
+        if word.round > MOST_ROUND:
+            raise CodecError(f"nobody has come to round {word.round}")
         kept[word.round] = Said(word.round, word.degree, self.read(body))
         self._go_on()
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gossip.errors import ConfigError
 from gossip.learner import Batches, TorchLearner
 from gossip.vector import Layout
 from sims.attacks import (
@@ -103,6 +104,11 @@ def test_the_share_of_liars_is_the_nearest_and_the_seed_tells_who() -> None:
     assert liars(1, 16, 0.2) == liars(1, 16, 0.2) != liars(2, 16, 0.2)
 
 
+def test_somebody_must_be_honest() -> None:
+    with pytest.raises(ConfigError, match="none of 3 nodes is honest"):
+        liars(0, 3, 0.9)
+
+
 @pytest.mark.parametrize(
     ("name", "scale", "highest"),
     [("sign-flip", 20, 0.7), ("noise", 1, 0.8), ("little", None, 1), ("replay", None, 1)],
@@ -137,7 +143,7 @@ def test_wrongly_taught_nodes_learn_the_opposite() -> None:
 
 
 def test_labels_of_what_has_no_classes_cannot_be_flipped() -> None:
-    with pytest.raises(ValueError, match="needs a TorchLearner"):
+    with pytest.raises(ConfigError, match="needs a TorchLearner"):
         hostile("label-flip", Climber, Simulation(0), 0)()
 
 

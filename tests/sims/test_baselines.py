@@ -243,8 +243,10 @@ def learner(shard: int) -> TorchLearner:
     )
 
 
-def swarm(name: str, nodes: int = 4, link: Link | None = None) -> Simulation:
-    config = with_algorithm(SimulationConfig(), name, {})
+def swarm(
+    name: str, nodes: int = 4, link: Link | None = None, settings: dict[str, str] | None = None
+) -> Simulation:
+    config = with_algorithm(SimulationConfig(), name, settings or {})
     simulation = Simulation(0, link or Link(latency=(0.001, 0.005)), config)
     for index in range(nodes):
         simulation.add(partial(learner, index))
@@ -296,6 +298,19 @@ def test_after_a_crash_and_a_partition_all_go_on(name: str) -> None:
     assert len(simulation.live) == 4
     for node, rounds in zip(simulation.nodes, before, strict=True):
         assert node.rounds > rounds + 10, "nobody waits for ever"
+
+
+def test_nodes_of_an_algorithm_that_diverges_end_and_the_simulation_goes_on() -> None:
+    simulation = swarm("choco", settings={"gamma": "100"})
+    simulation.run(20)
+    assert not simulation.live
+
+
+def test_who_claims_to_be_in_a_round_beyond_all_others_is_refused() -> None:
+    crowd = Crowd(DPSGD, 2)
+    word = Word(SHARE, 2**62, 1)
+    with pytest.raises(CodecError, match="nobody has come to round"):
+        crowd.nodes[crowd.ids[0]].heard(crowd.ids[1], word, memoryview(dense(torch.ones(SIZE))))
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
