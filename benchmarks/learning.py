@@ -31,12 +31,23 @@ from multiprocessing import get_context
 from multiprocessing.pool import Pool
 from time import perf_counter
 
-from contest import MAIN, TASKS, Contender, Job, Outcome, Point, Task, contenders, run
+from contest import MAIN, OURS, TASKS, Contender, Job, Outcome, Point, Task, contenders, run
 
 WORKERS = 2
 SLACK = 0.005  # below the lower final, for bytes to accuracy
 CONVEX_GATE = 0.25  # MB
 SAME = 1.05  # times D-PSGD's suboptimality that counts as the same
+
+COLOURS = {
+    "all-reduce": "tab:green",
+    "d-psgd": "tab:olive",
+    "ad-psgd": "tab:blue",
+    "el-oracle": "tab:purple",
+    "push-sum": "tab:cyan",
+    "noloco": "tab:pink",
+    "choco": "tab:red",
+    "edge-choco": "tab:orange",
+}
 
 Results = dict[tuple[str, Contender], list[Outcome]]
 
@@ -179,26 +190,51 @@ def convex_table(task: Task, curves: dict[str, list[Point]]) -> None:
     _gate(f"{mine:.3f} MB, of {CONVEX_GATE}", mine <= CONVEX_GATE)
 
 
-def draw(file: str, panels: dict[str, dict[str, list[Point]]]) -> None:
-    """Accuracy against bytes, one panel a task."""
+def draw(file: str, panels: dict[str, dict[Contender, list[Point]]]) -> None:
+    """Accuracy against bytes, one panel a task; a colour is the same algorithm everywhere."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
-    for axis, (name, curves) in zip(axes.flat, panels.items(), strict=False):
-        for label, curve in curves.items():
-            ours = "shared" in label
-            axis.plot(
-                [point.megabytes for point in curve],
-                [100 * point.mean for point in curve],
-                label=label, linewidth=2.5 if ours else 1.2, linestyle="-" if ours else "--",
-            )  # fmt: skip
+    figure, grid = pyplot.subplots(
+        -(-len(panels) // 2), 2, figsize=(10, 8), constrained_layout=True, squeeze=False
+    )
+    shown: dict[str, object] = {}
+    for axis, (name, curves) in zip(grid.flat, panels.items(), strict=False):
+        for contender, curve in curves.items():
+            label = contender.label if contender.algorithm == OURS else contender.algorithm
+            style = (
+                {"linewidth": 2.5, "color": "black", "alpha": 1.0 if label == MAIN else 0.5}
+                if contender.algorithm == OURS
+                else {"linewidth": 1.3, "color": COLOURS[contender.algorithm]}
+            )
+            megabytes = [point.megabytes for point in curve]
+            (line,) = axis.plot(megabytes, [100 * point.mean for point in curve], **style)
+            shown.setdefault(label, line)
         axis.set(xscale="log", xlabel="MB sent per node", ylabel="mean accuracy, %", title=name)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+    for axis in grid.flat[len(panels) :]:
+        axis.remove()
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(file, dpi=130)
+
+
+def drawn(task: Task, results: Results, best: dict[tuple[str, str], Contender]) -> list[Contender]:
+    """What belongs in a panel: each algorithm once at its best, and three settings of ours."""
+    ours_drawn = {MAIN, f"{OURS} 5% 3-bit", f"{OURS} 2.5% 3-bit"}
+    found = [contender for name, contender in results if name == task.name]
+    corrected = {contender.algorithm for contender in found if contender.drift}
+    return [
+        contender
+        for contender in found
+        if contender.label in ours_drawn
+        or contender == best.get((task.name, contender.family))
+        or (
+            (contender.algorithm in COLOURS and not contender.family)
+            and (contender.drift or contender.algorithm not in corrected)
+        )
+    ]
 
 
 def main() -> None:
@@ -227,7 +263,25 @@ def main() -> None:
             for seed in range(1, seeds)
         ]
         run_all(pool, again, results, begun)
-    panels: dict[str, dict[str, list[Point]]] = {}
+    report(tasks, results, best, arguments.png)
+    print(f"\n{perf_counter() - begun:.0f} s")
+    if arguments.json:
+        everything = [
+            {"task": name, "contender": asdict(contender), "runs": [asdict(each) for each in runs]}
+            for (name, contender), runs in results.items()
+        ]
+        with open(arguments.json, "w") as file:
+            json.dump(everything, file)
+
+
+def report(
+    tasks: Sequence[Task],
+    results: Results,
+    best: dict[tuple[str, str], Contender],
+    png: str | None,
+) -> None:
+    """Print and draw everything."""
+    panels: dict[str, dict[Contender, list[Point]]] = {}
     for task in tasks:
         found = {c.label: average(results[n, c]) for n, c in results if n == task.name}
         if task.metric != "accuracy":
@@ -236,20 +290,10 @@ def main() -> None:
         table(task, found, results)
         gates(task, found, best)
         panels[task.name] = {
-            contender.label: found[contender.label]
-            for contender in (c for n, c in results if n == task.name)
-            if not contender.family or contender in best.values()
+            contender: found[contender.label] for contender in drawn(task, results, best)
         }
-    print(f"\n{perf_counter() - begun:.0f} s")
-    if arguments.png:
-        draw(arguments.png, panels)
-    if arguments.json:
-        everything = [
-            {"task": name, "contender": asdict(contender), "runs": [asdict(each) for each in runs]}
-            for (name, contender), runs in results.items()
-        ]
-        with open(arguments.json, "w") as file:
-            json.dump(everything, file)
+    if png:
+        draw(png, panels)
 
 
 if __name__ == "__main__":
