@@ -49,6 +49,8 @@ COLOURS = {
     "edge-choco": "tab:orange",
 }
 
+OURS_DRAWN = {MAIN: "-", f"{OURS} 5% 3-bit": "--", f"{OURS} 2.5% 3-bit": ":"}
+
 Results = dict[tuple[str, Contender], list[Outcome]]
 
 
@@ -205,7 +207,7 @@ def draw(file: str, panels: dict[str, dict[Contender, list[Point]]]) -> None:
         for contender, curve in curves.items():
             label = contender.label if contender.algorithm == OURS else contender.algorithm
             style = (
-                {"linewidth": 2.5, "color": "black", "alpha": 1.0 if label == MAIN else 0.5}
+                {"linewidth": 2.2, "color": "black", "linestyle": OURS_DRAWN[label]}
                 if contender.algorithm == OURS
                 else {"linewidth": 1.3, "color": COLOURS[contender.algorithm]}
             )
@@ -222,13 +224,12 @@ def draw(file: str, panels: dict[str, dict[Contender, list[Point]]]) -> None:
 
 def drawn(task: Task, results: Results, best: dict[tuple[str, str], Contender]) -> list[Contender]:
     """What belongs in a panel: each algorithm once at its best, and three settings of ours."""
-    ours_drawn = {MAIN, f"{OURS} 5% 3-bit", f"{OURS} 2.5% 3-bit"}
     found = [contender for name, contender in results if name == task.name]
     corrected = {contender.algorithm for contender in found if contender.drift}
     return [
         contender
         for contender in found
-        if contender.label in ours_drawn
+        if contender.label in OURS_DRAWN
         or contender == best.get((task.name, contender.family))
         or (
             (contender.algorithm in COLOURS and not contender.family)
