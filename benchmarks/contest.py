@@ -150,11 +150,14 @@ def contenders(task: Task) -> list[Contender]:
         found.append(Contender("ad-psgd + correction", "ad-psgd", (), on, repeated=True))
     for percent, bits in ((10, 3), (20, 3), (5, 3), (2.5, 3), (10, 2), (5, 2)):
         found.append(ours(percent, bits, min(on, percent / 100)))
-    for name, gammas in (("choco", (0.15, 0.25, 0.4)), ("edge-choco", (0.3, 0.4, 0.6))):
+    for name, gammas in (("choco", (0.25, 0.4, 0.6)), ("edge-choco", (0.3, 0.4, 0.6))):
+        weak = (0.02,) if name == "edge-choco" and on else ()  # often better for it than 0.1
         for gamma in gammas:
-            label = f"{name} 10% 3-bit, gamma {gamma}" + (" + correction" if on else "")
-            settings = (("gamma", gamma), ("density", 0.1), ("bits", 3))
-            found.append(Contender(label, name, settings, on, name))
+            for drift in (on, *weak):
+                label = f"{name} 10% 3-bit, gamma {gamma}"
+                label += f" + correction {drift}" if drift else ""
+                settings = (("gamma", gamma), ("density", 0.1), ("bits", 3))
+                found.append(Contender(label, name, settings, drift, name))
     return found
 
 

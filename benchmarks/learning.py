@@ -5,7 +5,7 @@
 Every algorithm runs in `sims.Simulation` on the same swarm, links and data, and every byte is
 counted the same way; see `contest.py` for the tasks and the contenders. CHOCO-SGD's consensus step
 size is searched: all of a grid on the first seed, the best on all seeds; where data are skewed it
-gets our drift correction, which is worth more to it than its step size. Ours at its default,
+gets our drift correction, which is worth as much to it as to us. Ours at its default,
 AD-PSGD and the ideal run on all seeds as well, the others, for orientation, on the first. Figures
 are means over the seeds; `worst` is the worst node of the worst seed.
 
