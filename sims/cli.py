@@ -13,7 +13,11 @@ import click
 from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gossip.learner import Learner
     from sims.report import Report
+    from sims.simulation import Simulation
 
 SCENARIOS = ("steady", "churn", "partition")
 ALGORITHMS = (
@@ -101,7 +105,6 @@ def _run(
     from rich.progress import track
 
     from gossip.target import build, load
-    from sims import attacks
     from sims.algorithms import with_algorithm
     from sims.network import Link
     from sims.scenarios import SCENARIOS as plans
@@ -113,23 +116,34 @@ def _run(
     function = load(target)
     config = with_algorithm(SimulationConfig(), algorithm, settings)
     simulation = Simulation(seed, Link(loss=loss), config)
-    liars = attacks.liars(seed, nodes, attackers) if attack else []
-    for index in range(nodes):
-        honest = partial(build, function, index, nodes, seed, option)
-        if attack and index in liars:
-            lying = attacks.hostile(attack, honest, simulation, index)
-            simulation.add(lying, hostile=True)
-        else:
-            simulation.add(honest)
-        simulation.run(min(JOIN_OVER, seconds / 2) / nodes)
+    makes = [partial(build, function, index, nodes, seed, option) for index in range(nodes)]
+    _add(simulation, makes, attack, attackers, min(JOIN_OVER, seconds / 2))
     plans[scenario](simulation, seconds)
     console = Console(stderr=True)
     step = (seconds - simulation.now) / STEPS
     for _ in track(range(STEPS), scenario, console=console, transient=True):
         simulation.run(step)
-    if not simulation.live:
+    if all(node.hostile for node in simulation.live):
         fail("training ended in NaN on every node; lower the learning rate", UNEXPECTED)
     return simulation.report()
+
+
+def _add(
+    simulation: Simulation,
+    makes: Sequence[Callable[[], Learner]],
+    attack: str | None,
+    attackers: float,
+    seconds: float,
+) -> None:
+    """Let the nodes join one after another, liars among them."""
+    from sims.attacks import hostile, liars
+
+    lying = liars(simulation.seed, len(makes), attackers) if attack else []
+    for index, make in enumerate(makes):
+        if attack and index in lying:
+            make = hostile(attack, make, simulation, index)
+        simulation.add(make, hostile=index in lying)
+        simulation.run(seconds / len(makes))
 
 
 def show(report: Report) -> None:
