@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gossip.agent import KEPT_RECEIPTS, Agent, AgentEvent, ModelAdopted
+from gossip.agent import KEPT_RECEIPTS, Agent, ModelAdopted
 from gossip.exchange import (
     Exchange,
     ExchangeCompleted,
@@ -36,6 +36,7 @@ from gossip.exchange import (
 )
 from p2p import PacketRejected, PeerDown, PeerId, PeerUp
 from p2p.liveness import MOST_CHECKS
+from sims.baselines.agent import Event
 from sims.simulation import Checkpoint, SimulatedNode, Simulation
 
 EXACT = 1e-9  # of vectors around 1 in float64, over thousands of additions
@@ -78,7 +79,7 @@ class _Watched:
     agent: Agent | None = None
     travelled: Tensor = field(default_factory=lambda: torch.zeros(0))
     up: dict[PeerId, None] = field(default_factory=dict)
-    events: list[AgentEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
     saved: _Book | None = None  # the book as of that checkpoint
 
@@ -92,7 +93,7 @@ class Checker:
         self.undone = 0
         self.forgotten = 0  # exchanges that a node lost in a crash
         self.fresh: dict[tuple[int, int], Epoch] = {}  # ends that exchanged since it was cleared
-        self.last: deque[tuple[float, int, AgentEvent]] = deque(maxlen=SHOWN)
+        self.last: deque[tuple[float, int, Event]] = deque(maxlen=SHOWN)
         self._simulation = simulation
         self._index: dict[PeerId, int] = {}
         self._nodes: dict[int, _Watched] = {}
@@ -104,14 +105,14 @@ class Checker:
 
     # what happens --------------------------------------------------------------------------------
 
-    def _on_event(self, index: int, event: AgentEvent, now: float) -> None:
+    def _on_event(self, index: int, event: Event, now: float) -> None:
         self.last.append((now, index, event))
         self._nodes[index].events.append(event)
 
     def _on_step(self, index: int) -> None:
         self.steps += 1
         node = self._simulation.nodes[index]
-        agent = node.agent
+        agent = _agent(node)
         if agent is None:
             return
         watched = self._nodes.get(index)
@@ -164,7 +165,7 @@ class Checker:
 
     # events --------------------------------------------------------------------------------------
 
-    def _follow(self, index: int, watched: _Watched, event: AgentEvent) -> None:
+    def _follow(self, index: int, watched: _Watched, event: Event) -> None:
         match event:
             case PeerUp(peer):
                 _demand(peer.id not in watched.up, f"node {index}: {event} twice")
@@ -185,7 +186,7 @@ class Checker:
     # vectors -------------------------------------------------------------------------------------
 
     def _check_vector(
-        self, node: SimulatedNode, watched: _Watched, agent: Agent, events: list[AgentEvent]
+        self, node: SimulatedNode, watched: _Watched, agent: Agent, events: list[Event]
     ) -> None:
         x, book = watched.x, watched.book
         travelled = _travelled(node)
@@ -275,7 +276,7 @@ class Checker:
                 self._excuse(a, b, epoch)
 
     def _link(self, a: int, b: int) -> Exchange | None:
-        agent = self._simulation.nodes[a].agent
+        agent = _agent(self._simulation.nodes[a])
         return agent.links.get(self._simulation.nodes[b].peer.id) if agent else None
 
     # the whole swarm -----------------------------------------------------------------------------
@@ -324,8 +325,14 @@ class Checker:
         return f"nodes {apart} are not connected with node 0" if apart else ""
 
     def _neighbours(self, a: int) -> list[int]:
-        agent = self._simulation.nodes[a].agent
+        agent = _agent(self._simulation.nodes[a])
         return [self._index[peer] for peer in agent.links] if agent else []
+
+
+def _agent(node: SimulatedNode) -> Agent | None:
+    """None while it is down. The laws are those of our own algorithm."""
+    assert node.agent is None or isinstance(node.agent, Agent)
+    return node.agent
 
 
 def check_bounds(agent: Agent) -> None:

@@ -15,9 +15,27 @@ from gossip import client
 from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gossip.learner import Learner
     from sims.report import Report
+    from sims.simulation import Simulation
 
 SCENARIOS = ("steady", "churn", "partition")
+ALGORITHMS = (
+    "shared-reference",
+    "isolated",
+    "all-reduce",
+    "d-psgd",
+    "choco",
+    "edge-choco",
+    "ad-psgd",
+    "el-local",
+    "el-oracle",
+    "push-sum",
+    "noloco",
+)
+ATTACKS = ("sign-flip", "noise", "label-flip", "replay", "little")
 TARGET = "models.digits:learner"
 JOIN_OVER = 2.0  # virtual seconds in which the nodes start
 STEPS = 20  # of the progress bar
@@ -39,6 +57,12 @@ def main() -> None:
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
 @click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
+@click.option(
+    "--algorithm", type=click.Choice(ALGORITHMS), default=ALGORITHMS[0], show_default=True
+)
+@click.option("--set", "settings", multiple=True, callback=options, metavar="NAME=VALUE")
+@click.option("--attack", type=click.Choice(ATTACKS), help="What attackers do.")
+@click.option("--attackers", type=click.FloatRange(0, 1), default=0.2, show_default=True)
 @as_json
 def run(json_: bool, peers: bool, **settings: Any) -> None:
     """Run SCENARIO: steady, churn (nodes crash and come back) or partition.
@@ -46,6 +70,11 @@ def run(json_: bool, peers: bool, **settings: Any) -> None:
     \b
     gossip-sim run churn --nodes 20 --seconds 60 --seed 7
     gossip-sim run steady --nodes 10 --option split=dirichlet --loss 0.1
+    gossip-sim run steady --algorithm choco --set gamma=0.4
+    gossip-sim run steady --attack sign-flip --attackers 0.2
+
+    --set is for the algorithm: density and bits of ours, gamma of choco. With --attack, a share of
+    the nodes lies, and the report is about the others.
     """
     from gossip.errors import GossipError
 
@@ -74,6 +103,10 @@ def _run(
     target: str,
     option: dict[str, str],
     loss: float,
+    algorithm: str,
+    settings: dict[str, str],
+    attack: str | None,
+    attackers: float,
     peers: bool,
 ) -> tuple[Report, dict[str, object] | None]:
     import torch
@@ -82,6 +115,7 @@ def _run(
 
     from gossip import peers as whom
     from gossip.target import build, load
+    from sims.algorithms import with_algorithm
     from sims.network import Link
     from sims.scenarios import SCENARIOS as plans
     from sims.simulation import Simulation, SimulationConfig
@@ -90,21 +124,40 @@ def _run(
     if target == TARGET:
         option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
     function = load(target)
-    config = SimulationConfig(evaluate_every=EVALUATE_EVERY if peers else inf)
+    config = with_algorithm(
+        SimulationConfig(evaluate_every=EVALUATE_EVERY if peers else inf), algorithm, settings
+    )
     simulation = Simulation(seed, Link(loss=loss), config)
-    for index in range(nodes):
-        simulation.add(partial(build, function, index, nodes, seed, option))
-        simulation.run(min(JOIN_OVER, seconds / 2) / nodes)
+    makes = [partial(build, function, index, nodes, seed, option) for index in range(nodes)]
+    _add(simulation, makes, attack, attackers, min(JOIN_OVER, seconds / 2))
     plans[scenario](simulation, seconds)
     console = Console(stderr=True)
     step = (seconds - simulation.now) / STEPS
     for _ in track(range(STEPS), scenario, console=console, transient=True):
         simulation.run(step)
-    if not simulation.live:
+    if all(node.hostile for node in simulation.live):
         fail("training ended in NaN on every node; lower the learning rate", UNEXPECTED)
     first = simulation.live[0].agent
     assert first is not None
     return simulation.report(), whom.peers(first.swarm, simulation.now) if peers else None
+
+
+def _add(
+    simulation: Simulation,
+    makes: Sequence[Callable[[], Learner]],
+    attack: str | None,
+    attackers: float,
+    seconds: float,
+) -> None:
+    """Let the nodes join one after another, liars among them."""
+    from sims.attacks import hostile, liars
+
+    lying = liars(simulation.seed, len(makes), attackers) if attack else []
+    for index, make in enumerate(makes):
+        if attack and index in lying:
+            make = hostile(attack, make, simulation, index)
+        simulation.add(make, hostile=index in lying)
+        simulation.run(seconds / len(makes))
 
 
 def show(report: Report) -> None:

@@ -3,7 +3,9 @@
 Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
 because nobody can see its outcome earlier: what was merged into a model before the round began is
 in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`. A round that
-ends in NaN is undone, and a node on which it happens time and again ends, as there.
+ends in NaN is undone, and a node on which it happens time and again ends, as there. Of the
+published algorithms that can run in the place of ours, some make training wait for messages; that
+time passes as well.
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ from functools import lru_cache
 from hashlib import sha256
 from math import inf
 from random import Random
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gossip.agent import Agent, AgentConfig, AgentEvent
+from gossip.agent import Agent, AgentConfig, AgentStats
 from gossip.errors import NotFinite
 from gossip.exchange import Receipt
 from gossip.learner import Learner
-from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
+from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
+from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
+from sims.baselines.algorithm import Algorithm, Place
 from sims.network import Link, Network
 from sims.report import Report
 
@@ -39,6 +44,36 @@ verify_once = lru_cache(2**15)(verify)
 MakeLearner = Callable[[], Learner]
 
 
+class Participant(Machine[Event], Protocol):
+    """What a node runs: `gossip.Agent`, or a published algorithm in its place."""
+
+    swarm: Swarm
+    samples: int
+
+    @property
+    def x(self) -> Tensor:
+        """(n,) the model; a live view."""
+        ...
+
+    @property
+    def handed_out(self) -> Tensor:
+        """(n,) the model that training starts from; a live view."""
+        ...
+
+    @property
+    def stats(self) -> AgentStats:
+        """Counters since it was made."""
+        ...
+
+    def receipts(self) -> Mapping[PeerId, Receipt]:
+        """What a checkpoint needs beside `x`."""
+        ...
+
+    def sync(self, parameters: Tensor, samples: int, now: float) -> Tensor | None:
+        """Take in progress and hand out the merged model; None: it comes with `RoundCompleted`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationConfig:
     """What all nodes share."""
@@ -51,8 +86,14 @@ class SimulationConfig:
     """Virtual seconds between evaluations of a node's model, for its record in the roster; they
     take no virtual time. inf: never, and records hold no metrics."""
 
+    begin: float = 0.0
+    """Virtual seconds before which nobody trains; time for links to form, in benchmarks."""
+
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
+
+    baseline: Callable[[Place], Algorithm] | None = None
+    """A published algorithm that all nodes run in the place of ours; see `sims.baselines`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +116,12 @@ class SimulatedNode:
     slowdown: float
     rng: Random
     learner: Learner
-    agent: Agent | None = None
+    hostile: bool = False  # the report is about the others
+    agent: Participant | None = None
     incarnation: int = 0
     checkpoint: Checkpoint | None = None
     exchanges: int = 0  # of earlier incarnations
+    rounds: int = 0  # of training that were synced
     failures: int = 0  # rounds in a row that ended in NaN
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated: float = -inf  # when
@@ -100,7 +143,7 @@ class Simulation:
         self.nodes: list[SimulatedNode] = []
         self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
-        self._listeners: list[Callable[[int, AgentEvent, float], None]] = []
+        self._listeners: list[Callable[[int, Event, float], None]] = []
         self._watchers: list[Callable[[int], None]] = []
 
     @property
@@ -115,8 +158,12 @@ class Simulation:
 
     # commands ------------------------------------------------------------------------------------
 
-    def add(self, make: MakeLearner, *, slowdown: float = 1.0) -> int:
-        """Add a node that trains `make()`; returns its index. The first nodes are the contacts."""
+    def add(self, make: MakeLearner, *, slowdown: float = 1.0, hostile: bool = False) -> int:
+        """Add a node that trains `make()`; returns its index. The first nodes are the contacts.
+
+        What a `hostile` one does is up to its learner (see `sims.attacks`); the report is about the
+        others.
+        """
         index = len(self.nodes)
         if index >= 2**16:
             raise ValueError("a simulation has at most 65,536 nodes")
@@ -124,7 +171,7 @@ class Simulation:
         address = Address(f"10.0.{index // 256}.{index % 256}", PORT)
         rng = Random(f"node {self.seed}/{index}")
         peer = Peer(identity.id, address)
-        node = SimulatedNode(index, peer, identity, make, slowdown, rng, make())
+        node = SimulatedNode(index, peer, identity, make, slowdown, rng, make(), hostile)
         self.nodes.append(node)
         self._start(node)
         return index
@@ -163,7 +210,7 @@ class Simulation:
         """End partitions and cuts."""
         self.network.heal()
 
-    def listen(self, listener: Callable[[int, AgentEvent, float], None]) -> None:
+    def listen(self, listener: Callable[[int, Event, float], None]) -> None:
         """Have `listener(node, event, now)` called for every event of every agent."""
         self._listeners.append(listener)
 
@@ -185,12 +232,12 @@ class Simulation:
         return self.network.run_until(condition, limit)
 
     def report(self) -> Report:
-        """How the nodes that are up are doing."""
-        live = self.live
+        """How the nodes that are up, hostile ones left out, are doing."""
+        live = [node for node in self.live if not node.hostile]
         models = [node.agent.x for node in live if node.agent]
         accuracies = [node.learner.evaluate().get("accuracy", float("nan")) for node in live]
         exchanges = sum(node.exchanges for node in self.nodes)
-        exchanges += sum(node.agent.stats.exchanges for node in live if node.agent)
+        exchanges += sum(node.agent.stats.exchanges for node in self.live if node.agent)
         return Report.of(
             nodes=len(self.nodes),
             seed=self.seed,
@@ -209,23 +256,7 @@ class Simulation:
         if saved is not None:
             node.learner.load(saved.x)
         node.incarnation += 1
-        rng = Random(f"agent {self.seed}/{node.index}/{node.incarnation}")
-        node.agent = Agent(
-            Swarm(
-                node.peer,
-                self._config.swarm,
-                rng,
-                node.incarnation + round(1e9 * self.now),
-                sign=node.identity.sign,
-                verify=verify_once,
-            ),
-            node.learner.layout,
-            node.learner.parameters() if saved is None else saved.x,
-            self._config.agent,
-            rng,
-            samples=saved.samples if saved else 0,
-            receipts=saved.receipts if saved else None,
-        )
+        node.agent = self._participant(node, saved)
         node.handed_out, node.failures = node.agent.handed_out.clone(), 0
         self._publish(node, node.agent)
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
@@ -235,12 +266,41 @@ class Simulation:
         self._train_later(node)
         self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, node.agent)
 
+    def _participant(self, node: SimulatedNode, saved: Checkpoint | None) -> Participant:
+        rng = Random(f"agent {self.seed}/{node.index}/{node.incarnation}")
+        swarm = Swarm(
+            node.peer,
+            self._config.swarm,
+            rng,
+            node.incarnation + round(1e9 * self.now),
+            sign=node.identity.sign,
+            verify=verify_once,
+        )
+        layout = node.learner.layout
+        x = node.learner.parameters() if saved is None else saved.x
+        samples = saved.samples if saved else 0
+        if self._config.baseline is None:
+            receipts = saved.receipts if saved else None
+            return Agent(
+                swarm, layout, x, self._config.agent, rng, samples=samples, receipts=receipts
+            )
+        return BaselineAgent(
+            swarm,
+            layout,
+            x,
+            rng,
+            self._config.baseline,
+            lambda: [other.peer for other in self.live],
+            samples=samples,
+        )
+
     def _train_later(self, node: SimulatedNode) -> None:
         seconds = self._config.train_seconds * node.slowdown
         seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
-        self.call_at(self.now + seconds, self._trained, node, node.agent)
+        begun = max(self.now, self._config.begin)
+        self.call_at(begun + seconds, self._trained, node, node.agent)
 
-    def _trained(self, node: SimulatedNode, agent: Agent) -> None:
+    def _trained(self, node: SimulatedNode, agent: Participant) -> None:
         """A round ends: compute it, sync it, and begin the next one with what was merged."""
         if node.agent is not agent:
             return  # the node has crashed meanwhile
@@ -260,28 +320,40 @@ class Simulation:
             if node.failures == HOPELESS:
                 self.crash(node.index)
                 return
-            merged = agent.sync(node.handed_out, 0, clock.read(self.now))
-        if merged is not parameters:
-            node.learner.load(merged)
-        node.handed_out = merged
+            try:
+                merged = agent.sync(node.handed_out, 0, clock.read(self.now))
+            except NotFinite:  # a published algorithm has diverged: there is nothing to go back to
+                self.crash(node.index)
+                return
+        node.rounds += 1
         if self.now >= node.evaluated + self._config.evaluate_every:
             node.metrics, node.evaluated = node.learner.evaluate(), self.now
         self._publish(node, agent)
         self.network.pump(node.peer.address)
+        if merged is not None:
+            self._go_on(node, merged, load=merged is not parameters)
+
+    def _go_on(self, node: SimulatedNode, merged: Tensor, *, load: bool) -> None:
+        if load:
+            node.learner.load(merged)
+        node.handed_out = merged
         self._train_later(node)
 
-    def _publish(self, node: SimulatedNode, agent: Agent) -> None:
+    def _publish(self, node: SimulatedNode, agent: Participant) -> None:
         agent.swarm.publish(f"node-{node.index}", agent.samples, node.metrics, self.now)
 
-    def _save(self, node: SimulatedNode, agent: Agent) -> None:
+    def _save(self, node: SimulatedNode, agent: Participant) -> None:
         if node.agent is not agent:
             return
         node.checkpoint = Checkpoint(agent.x.clone(), agent.samples, agent.receipts())
         self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, agent)
 
-    def _on_event(self, address: Address, event: AgentEvent, now: float) -> None:
+    def _on_event(self, address: Address, event: Event, now: float) -> None:
         index = self._index(address)
         self.network.note(index, event)
+        node = self.nodes[index]
+        if isinstance(event, RoundCompleted) and node.agent is not None:
+            self._go_on(node, node.agent.x.clone(), load=True)
         for listener in self._listeners:
             listener(index, event, now)
 
