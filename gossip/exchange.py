@@ -13,7 +13,7 @@ Jaggi 2019) for compressing differences to a public copy; pairwise averaging as 
 gossip (Boyd et al. 2006); that one reference can serve both directions is our own, measured in
 `benchmarks/consensus.py`.
 
-**Exactly once.** Who starts exchange n keeps a timer and repeats its half, the same bytes, until
+**Exactly once.** Who starts exchange n keeps a timer and repeats its half, never another, until
 the other half arrives. Who is asked answers at once, and thereby completes. Who has completed n
 and is asked for it again repeats its kept half, as an answer; answers are not answered. Two halves
 that cross are simply the exchange. So one end is ahead of the other by at most one exchange, and

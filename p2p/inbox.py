@@ -179,7 +179,8 @@ class Inbox:
         except NotAdmitted:
             why = ""  # whoever decided so knows
         except OSError as error:  # TLS errors are some of them
-            why = getattr(error, "verify_message", "") or str((error.args or [error])[-1])
+            why = getattr(error, "verify_message", "") or str((error.args or [""])[-1])
+            why = why or "the other end broke it off"
         finally:
             if connection in self._arriving:  # or it has begun, or was broken off
                 self._give_up(connection, why)

@@ -41,7 +41,7 @@ MOST_CHECKS = 64  # for others, at a time
 class LivenessConfig:
     """When a neighbour counts as gone. Times stretch with bad local health."""
 
-    quiet: float = 0.5
+    quiet: float = 0.4
     """Seconds of silence until a probe. Both ends probe, so a link carries about two pings a second
     at most, as with memberlist's interval of 1 s."""
 

@@ -149,7 +149,7 @@ def test_a_ban_is_for_whoever_has_the_token(tmp_path: Path) -> None:
     expelled: list[PeerId] = []
 
     async def check() -> None:
-        async with Api(ANY, tmp_path, status, access(tmp_path, expelled)) as api:
+        async with Api(ANY, tmp_path, {"status": status}, access(tmp_path, expelled)) as api:
             token = json.loads((tmp_path / FILE).read_text())["token"]
             body = json.dumps({"who": str(PEER), "seconds": 60}).encode()
             for method, path in (
@@ -191,7 +191,7 @@ def test_a_ban_without_sense_bans_nobody(tmp_path: Path, body: bytes) -> None:
     expelled: list[PeerId] = []
 
     async def check() -> None:
-        async with Api(ANY, tmp_path, status, access(tmp_path, expelled)) as api:
+        async with Api(ANY, tmp_path, {"status": status}, access(tmp_path, expelled)) as api:
             token = json.loads((tmp_path / FILE).read_text())["token"]
             code, text = await tell(api, "POST", "/api/v1/bans", body, token)
             assert code == 400

@@ -1,6 +1,6 @@
 """Two agents' ends of a link, and a network between them that loses, repeats and reorders."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
 
@@ -23,6 +23,7 @@ from gossip.exchange import (
     PayloadRejected,
     Receipt,
 )
+from gossip.messages import TABLE, Half
 from gossip.vector import Layout
 from p2p import Address, Peer, PeerId
 
@@ -140,14 +141,21 @@ def test_halves_that_cross_are_one_exchange() -> None:
     assert torch.allclose(a.x + b.x, total, rtol=0, atol=1e-12)
 
 
-def test_a_half_is_repeated_byte_for_byte_until_it_is_answered() -> None:
+def test_the_same_half_is_repeated_until_it_is_answered_and_numbers_its_copies() -> None:
     a, b = ends()
     settle(a, b, 0.0)
+    a.x += 1.0
     a.link.start(1.0)
     first = a.link.poll_transmit()
+    assert first is not None
+    half, body = TABLE.decode(first)
+    assert isinstance(half, Half)
+    a.x += 1.0  # training goes on
     now = a.link.next_timeout()
     a.link.handle_timeout(now)
-    assert a.link.poll_transmit() == first
+    second = a.link.poll_transmit()
+    assert second is not None
+    assert TABLE.decode(second) == (replace(half, attempt=1), body)
     assert not a.link.start(now), "one exchange at a time"
 
 
