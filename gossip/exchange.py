@@ -187,6 +187,7 @@ class Exchange:
         self._rng = rng
         self._mine = Open(0, 0, True, layout.hash, 0, ())  # replaced by `open`
         self._theirs: Open | None = None  # the peer's word on the number that it drew last
+        self._origin: Tensor | None = None  # x when our number was drawn, if untrained
         self._agreed = False  # both ends know the epoch
         self._refused = False  # the peer's model has another layout
         self._settled: list[ExchangeEvent] = []  # to be told with the next events
@@ -202,7 +203,9 @@ class Exchange:
         """Begin a new epoch, whatever there was before; `samples` is the age of `x`."""
         past = (*self.receipt.epoch, self.receipt.n) if self.receipt else ()
         source = self._rng.getrandbits(63) + 1  # never 0, which means "not known"
-        self._mine = Open(source, 0, True, self._layout.hash, samples, past)
+        self._origin = None if samples else self._x.clone()
+        origin = None if self._origin is None else digest(self._origin)
+        self._mine = Open(source, 0, True, self._layout.hash, samples, past, origin)
         self._theirs = None
         self._agreed = False
         self._pending = None
@@ -370,9 +373,18 @@ class Exchange:
         if answer:
             self._tell(answer=False)
         if self._snapshot_is_ours(self._theirs):
-            body, patch = bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
+            if self._alike and self._origin is not None:
+                body, patch = b"", Patch(self._layout.size, None, self._origin)
+            else:
+                body, patch = bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
             self._pending = self._wrap(0, None, body, patch)
             self._transmit(self._pending, now)
+
+    @property
+    def _alike(self) -> bool:
+        """Whether both ends have begun this epoch with the same untrained model."""
+        mine, theirs = self._mine.origin, self._theirs.origin if self._theirs else None
+        return mine is not None and mine == theirs
 
     def _snapshot_is_ours(self, theirs: Open) -> bool:
         mine = self._mine.samples
@@ -418,7 +430,8 @@ class Exchange:
             return []  # a late copy: the exchange is long over
         if half.n == 0:
             return self._complete_snapshot(half, body, now)
-        if half.digest is not None and half.digest != self._digest():
+        assert self.reference is not None
+        if half.digest is not None and half.digest != digest(self.reference):
             self.open(samples, now)
             return [LinkReset(self.peer, f"the references differ at exchange {half.n}")]
         return self._complete(half, body, now)
@@ -431,9 +444,12 @@ class Exchange:
         elif self._snapshot_is_ours(self._theirs):
             return []
         else:
-            self.reference = self._decode(0, body).dense().to(self._x)
+            found = self._origin if self._alike else self._decode(0, body).dense()
+            assert found is not None
+            self.reference = found.to(self._x)
             self._kept = Half(half.epoch, 0, False, None), b""
             self._answer(*self._kept, half.attempt)
+        self._origin = None
         self._finish(Receipt(self._epoch, 0))
         return [LinkOpened(self.peer, self._theirs.samples)]
 
@@ -465,9 +481,9 @@ class Exchange:
     def _compress(self) -> _Pending:
         assert self.reference is not None
         n = self.completed + 1
-        digest = self._digest() if n % self._config.digest_every == 0 else None
+        seen = digest(self.reference) if n % self._config.digest_every == 0 else None
         body, patch = bodies.write(self._layout, n, self._x, self.reference, self._config.codec)
-        return self._wrap(n, digest, body, patch)
+        return self._wrap(n, seen, body, patch)
 
     def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch) -> _Pending:
         assert self._tag is not None
@@ -494,6 +510,7 @@ class Exchange:
         if theirs.answer and theirs.attempt < len(pending.sent):
             self._timing.measure(now - pending.sent[theirs.attempt])
 
-    def _digest(self) -> bytes:
-        assert self.reference is not None
-        return sha256(self.reference.cpu().numpy().data).digest()[:DIGEST_SIZE]
+
+def digest(vector: Tensor) -> bytes:
+    """(8,) what tells two vectors apart."""
+    return sha256(vector.cpu().numpy().data).digest()[:DIGEST_SIZE]

@@ -23,6 +23,7 @@ MOST_ATTEMPTS = 127  # that are told apart; one byte
 ATTEMPT = integer(0, MOST_ATTEMPTS)
 HASH_SIZE = 32  # bytes; SHA-256
 DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
+DIGEST = binary(DIGEST_SIZE, exact=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Open:
     layout: bytes  # (32,) hash of the model's layout
     samples: int  # how many samples the sender's model had seen
     past: tuple[int, ...]  # the last link's two numbers and its completed exchanges, or nothing
+    origin: bytes | None = None  # (8,) hash of the sender's model while it has seen no sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,18 @@ class Describe:
 Message = Open | Challenge | Half | Describe
 
 TABLE: Table[Message] = Table(
-    row(1, Open, NONCE, NONCE, boolean, binary(HASH_SIZE, exact=True), SAMPLES, sequence(NONCE, 3)),
+    row(
+        1,
+        Open,
+        NONCE,
+        NONCE,
+        boolean,
+        binary(HASH_SIZE, exact=True),
+        SAMPLES,
+        sequence(NONCE, 3),
+        optional(DIGEST),
+    ),
     row(2, Challenge, NONCE, NONCE),
-    row(3, Half, EPOCH, COUNT, boolean, optional(binary(DIGEST_SIZE)), ATTEMPT, body=True),
+    row(3, Half, EPOCH, COUNT, boolean, optional(DIGEST), ATTEMPT, body=True),
     row(4, Describe, body=True),
 )

@@ -19,7 +19,7 @@ import torch
 from gossip import messages as gossip
 from gossip.agent import Agent, AgentConfig
 from gossip.codec import CodecConfig, encode
-from gossip.exchange import SNAPSHOT, Exchange
+from gossip.exchange import SNAPSHOT, Exchange, digest
 from gossip.vector import Layout
 from p2p import Address, Channel, Machine, Packet, Peer, PeerId, Swarm, SwarmConfig
 from p2p import messages as p2p
@@ -126,7 +126,7 @@ class Victim:
             (gossip.Challenge(78, link._mine.source), b""),
             (gossip.Half(link._tag, n, False, None), sparse),
             (gossip.Half(link._tag, n + 1, False, None), sparse),
-            (gossip.Half(link._tag, n + 1, True, link._digest()), dense),
+            (gossip.Half(link._tag, n + 1, True, digest(link.reference)), dense),
             (gossip.Half(link._tag, 0, False, None), dense),
             (gossip.Describe(), Layout(("v",), ((3, 3),), ("float32",)).encode()),
         ]

@@ -159,6 +159,39 @@ def test_the_same_half_is_repeated_until_it_is_answered_and_numbers_its_copies()
     assert not a.link.start(now), "one exchange at a time"
 
 
+def test_models_that_are_equal_and_untrained_need_no_snapshot() -> None:
+    a, b = ends()
+    began = a.x.clone()
+    b.x.copy_(began)
+    for end, other in ((a, 2), (b, 1)):
+        end.connect(other, None, 0.0)
+        end.x[3] += end.index  # training goes on while the link is made
+    sizes = []
+    moved = True
+    while moved:
+        moved = False
+        for sender, receiver in ((a, b), (b, a)):
+            while (payload := sender.link.poll_transmit()) is not None:
+                moved = True
+                sizes.append(len(payload))
+                receiver.receive(payload, 0.0)
+    assert in_step(a, b)
+    assert a.link.reference is not None
+    assert torch.equal(a.link.reference, began)
+    assert max(sizes) < 150
+    run(a, b, 4)
+    assert in_step(a, b)
+
+
+def test_who_lies_about_an_untrained_model_is_found_out() -> None:
+    a, b = ends()
+    b.link._mine = replace(b.link._mine, origin=a.link._mine.origin)
+    b.link._outbox.clear()
+    b.link._tell(answer=True)
+    run(a, b, 8)
+    assert a.count(LinkReset) + b.count(LinkReset) >= 1
+
+
 def test_an_answer_that_was_lost_is_given_again() -> None:
     a, b = ends()
     settle(a, b, 0.0)

@@ -31,7 +31,7 @@ from sims.network import Link, Network
 from sims.pair import exchange
 
 verify_once = lru_cache(2**14)(verify)
-QUICK = RosterConfig(expiry=30.0, renew_every=8.0)
+QUICK = RosterConfig(publish_every=5.0, expiry=30.0, renew_every=8.0)
 
 
 @cache
