@@ -26,7 +26,7 @@ LAN = Link(latency=(0.001, 0.005))
 BEGIN = 8.0  # virtual seconds; links form in about five
 POINTS = 10  # of a curve
 PATIENCE = 20.0  # times as long as rounds take by themselves; then an algorithm is stuck
-MAIN = f"{OURS} 10% 3-bit"
+MAIN = OURS
 
 Settings = Mapping[str, float]
 
@@ -134,7 +134,13 @@ def ours(percent: float, bits: int, drift: float) -> Contender:
     """The shared reference at a fixed setting."""
     settings = (("density", percent / 100), ("bits", bits))
     label = f"{OURS} {percent:g}% {bits}-bit"
-    return Contender(label, OURS, settings, drift, repeated=label == MAIN)
+    return Contender(label, OURS, settings, drift)
+
+
+def adaptive(drift: float, **settings: float) -> Contender:
+    """The shared reference whose control law chooses; without settings the default."""
+    label = " ".join([OURS, *(f"{name} {value:g}" for name, value in settings.items())])
+    return Contender(label, OURS, tuple(settings.items()), drift, repeated=label == MAIN)
 
 
 def contenders(task: Task) -> list[Contender]:

@@ -24,7 +24,9 @@ from random import Random
 import torch
 from torch import Tensor
 
+from gossip.budget import Budget, Limits
 from gossip.chunks import CHUNK
+from gossip.density import Motion
 from gossip.errors import NotFinite
 from gossip.exchange import (
     Exchange,
@@ -36,6 +38,7 @@ from gossip.exchange import (
     PayloadRejected,
     Receipt,
 )
+from gossip.largest import squared_distance
 from gossip.messages import MOST_SAMPLES
 from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
@@ -60,10 +63,17 @@ class AgentConfig:
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     """One setting for all links."""
 
+    budget: str = ""
+    """Bytes that learning may take: "64 KiB/s" of the node, or "2 KiB/exchange" of each half; see
+    `gossip.budget`. Empty: as many as the control law finds worth it (`gossip.density`)."""
+
     adopt_ratio: float = 10.0
     """A newcomer that has never exchanged takes over a neighbour's model if that has seen more
     than this many times its own samples. Measured: late joiners without it lose 3 points
     and more under skew. The value is a guess."""
+
+    def __post_init__(self) -> None:
+        Limits.parse(self.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,8 @@ class Agent:
         self._newcomer = not receipts
         self._receipts: dict[PeerId, Receipt] = dict(receipts or {})
         self._links: dict[PeerId, Exchange] = {}
+        self._motion = Motion()
+        self._budget = Budget(Limits.parse(config.budget))
         self._turn = 0
         self._initiative: Exchange | None = None
 
@@ -173,6 +185,9 @@ class Agent:
                 f"the model has {self._x.numel()} coordinates, not {tuple(parameters.shape)}"
             )
         _refuse_not_finite(self.layout, parameters)
+        if samples:
+            cut = self.layout.parameters
+            self._motion.measure(squared_distance(parameters[:cut], self._handed_out[:cut]))
         merged, self._merged = self._merged, False
         for start in range(0, self.layout.size, CHUNK):  # one pass over memory, not four
             piece = slice(start, start + CHUNK)
@@ -243,6 +258,8 @@ class Agent:
                         self._config.exchange,
                         self._rng,
                         receipt,
+                        self._motion,
+                        self._budget,
                     )
                     self._links[peer.id] = link
                     link.open(self.samples, now)
@@ -302,6 +319,8 @@ class Agent:
     def _exchange_with_next(self, now: float) -> None:
         if self._initiative and self._initiative.waiting and not self._initiative.overdue:
             return
+        if not self._budget.allows(now):
+            return
         links = list(self._links.values())
         for step in range(len(links)):
             link = links[(self._turn + step) % len(links)]
@@ -313,6 +332,7 @@ class Agent:
 
     def _send(self, link: Exchange, now: float) -> None:
         while (payload := link.poll_transmit()) is not None:
+            self._budget.spend(len(payload))
             try:
                 self.swarm.send(link.peer.id, payload, now)
             except UnknownPeer:

@@ -45,8 +45,11 @@ from struct import pack
 from torch import Tensor
 
 from gossip import body as bodies
+from gossip.budget import Budget, Limits
 from gossip.codec import CodecConfig, Patch
+from gossip.density import Density, DensityConfig, Motion
 from gossip.errors import CodecError, LayoutError
+from gossip.largest import squared_distance
 from gossip.messages import (
     DIGEST_SIZE,
     MOST_ATTEMPTS,
@@ -69,9 +72,11 @@ LARGEST = 1e30  # of a received coordinate: far from overflow however many are a
 class ExchangeConfig:
     """How one link compresses and repeats."""
 
-    codec: CodecConfig = field(default_factory=CodecConfig)
-    """What a difference is compressed to. Measured: the share kept matters most; see
-    `CodecConfig`."""
+    codec: CodecConfig | None = None
+    """What every difference is compressed to. None: chosen for each, see `density`."""
+
+    density: DensityConfig = field(default_factory=DensityConfig)
+    """How that is chosen."""
 
     digest_every: int = 16
     """Exchanges between two comparisons of the references. A divergence is a bug or a broken
@@ -165,6 +170,8 @@ class Exchange:
         layout: the model's layout; peers of another layout are refused.
         rng: draws epochs; must be unpredictable to strangers in a real network.
         receipt: of the last link with this peer, if there was one.
+        motion: how far training moves `x`.
+        budget: what halves may take.
     """
 
     def __init__(
@@ -176,6 +183,8 @@ class Exchange:
         config: ExchangeConfig,
         rng: Random,
         receipt: Receipt | None = None,
+        motion: Motion | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.peer = peer
         self.receipt = receipt
@@ -194,6 +203,8 @@ class Exchange:
         self._pending: _Pending | None = None
         self._kept: tuple[Half, bytes] | None = None  # our half of the last completed exchange
         self._outbox: deque[bytes] = deque()
+        self._density = Density(config.density, motion or Motion())
+        self._budget = budget or Budget(Limits())
         self._timing = Timing(config.timing)
         self._due = inf
 
@@ -217,9 +228,14 @@ class Exchange:
         """Begin the next exchange; False if the link is not ready or one is under way."""
         if not self.ready:
             return False
-        self._pending = self._compress()
+        self._pending = self._compress(now)
         self._transmit(self._pending, now)
         return True
+
+    @property
+    def share(self) -> float:
+        """Of the coordinates, that our halves keep at present."""
+        return self._config.codec.density if self._config.codec else self._density.share
 
     @property
     def ready(self) -> bool:
@@ -458,7 +474,7 @@ class Exchange:
         theirs = self._decode(half.n, body)
         mine = self._pending
         if mine is None:
-            mine = self._compress()
+            mine = self._compress(now)
             self._answer(mine.half, mine.body, half.attempt)
         else:
             self._measure(mine, half, now)
@@ -478,12 +494,20 @@ class Exchange:
         self._pending = None
         self._due = inf
 
-    def _compress(self) -> _Pending:
+    def _compress(self, now: float) -> _Pending:
         assert self.reference is not None
         n = self.completed + 1
         seen = digest(self.reference) if n % self._config.digest_every == 0 else None
-        body, patch = bodies.write(self._layout, n, self._x, self.reference, self._config.codec)
+        codec = self._config.codec or self._chosen(now)
+        body, patch = bodies.write(self._layout, n, self._x, self.reference, codec)
+        self._density.sent(len(patch.values), len(body))
         return self._wrap(n, seen, body, patch)
+
+    def _chosen(self, now: float) -> CodecConfig:
+        assert self.reference is not None
+        cut = self._layout.parameters
+        squared = squared_distance(self._x[:cut], self.reference[:cut])
+        return self._density.choose(squared, cut, self._budget.half(now))
 
     def _wrap(self, n: int, digest: bytes | None, body: bytes, patch: Patch) -> _Pending:
         assert self._tag is not None

@@ -117,6 +117,17 @@ class Difference:
         return (found + start).int().cpu().numpy(), piece[found].cpu().numpy()
 
 
+def squared_distance(vector: Tensor, reference: Tensor) -> float:
+    """|vector - reference|^2, of all coordinates or estimated from SAMPLE of them."""
+    size = len(vector)
+    if size <= SAMPLE:
+        return float((vector - reference).square().sum(dtype=torch.float64))
+    drawn = np.random.default_rng(size).integers(0, size, SAMPLE)
+    at = torch.from_numpy(drawn).to(vector.device)
+    found = (vector[at] - reference[at]).square().sum(dtype=torch.float64)
+    return float(found) * size / SAMPLE
+
+
 def refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
     """Raises ValueError on NaN and on infinity."""
     if not np.isfinite(numbers).all():

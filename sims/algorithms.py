@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gossip.codec import CodecConfig
+from gossip.density import DensityConfig
 from gossip.errors import ConfigError
 from p2p import PeerId
 from sims.baselines import BASELINES, Algorithm, Place
@@ -23,19 +24,26 @@ OURS = "shared-reference"
 def with_algorithm(
     config: SimulationConfig, name: str, settings: Mapping[str, str]
 ) -> SimulationConfig:
-    """The same simulation with another algorithm; `settings` are of our codec or of the algorithm.
+    """The same simulation with another algorithm; `settings` are of the algorithm; ours takes those
+    of a fixed codec (`density`, `bits`) or of the control law (`lag`, `least`, ...).
 
     Raises ConfigError: an unknown name or setting, or a value that is no number or out of range.
     """
     if name == OURS:
-        known = {field.name: type(field.default) for field in fields(CodecConfig)}
         exchange = config.agent.exchange
+        kinds = (CodecConfig, DensityConfig)
+        known = {field.name: type(field.default) for kind in kinds for field in fields(kind)}
         values = _numbers(name, known, settings)
+        fixed = {key: values.pop(key) for key in ("density", "bits") if key in values}
         try:
-            codec = replace(exchange.codec, **values)
+            exchange = replace(
+                exchange,
+                codec=CodecConfig(**fixed) if fixed else None,
+                density=replace(exchange.density, **values),
+            )
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
-        agent = replace(config.agent, exchange=replace(exchange, codec=codec))
+        agent = replace(config.agent, exchange=exchange)
         return replace(config, agent=agent, baseline=None)
     if name not in BASELINES:
         raise ConfigError(f"there is no algorithm {name}; there are {OURS}, {', '.join(BASELINES)}")
