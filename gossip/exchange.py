@@ -465,7 +465,7 @@ class Exchange:
     def _compress(self) -> _Pending:
         assert self.reference is not None
         n = self.completed + 1
-        digest = self._digest() if n % self._config.digest_every == 0 else None
+        digest = self._digest() if n == 1 or n % self._config.digest_every == 0 else None
         body, patch = bodies.write(self._layout, n, self._x, self.reference, self._config.codec)
         return self._wrap(n, digest, body, patch)
 
