@@ -34,7 +34,7 @@ networks with normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,6 +69,15 @@ class DriftCorrection:
         self._stepped = False  # since the last merge
         self._merged = False  # ever, after a step
         optimizer.register_step_pre_hook(self._before_step)
+
+    @property
+    def h(self) -> Mapping[Parameter, Tensor]:
+        """What is subtracted from each parameter's gradient; a live view."""
+        return self._h
+
+    def resume(self, h: Mapping[Parameter, Tensor]) -> None:
+        """Go on with the `h` of an earlier life."""
+        self._h = dict(h)
 
     @contextmanager
     def merging(self) -> Iterator[None]:
