@@ -25,10 +25,12 @@ from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.audit import Audit
+from gossip.checkpoint import NAME as CHECKPOINT
 from gossip.config import Config
 from gossip.discovery import Discovery
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
+from gossip.model_api import ModelApi
 from gossip.peers import peers
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
@@ -41,7 +43,6 @@ from p2p.traffic import EndpointConfig
 log = logging.getLogger("gossip")
 
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
-CHECKPOINT = "checkpoint.safetensors"
 PEERS = "peers.json"
 LOCAL = "local."  # before the names of what training keeps
 
@@ -105,7 +106,8 @@ class Host:
             )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             answers = {"status": self.status, "peers": self.peers}
-            api = Api(local, self.config.state_dir, answers, self.access)
+            model = ModelApi(self.agent)
+            api = Api(local, self.config.state_dir, answers, self.access, model.routes)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._publish()
@@ -398,6 +400,7 @@ def _snapshot(agent: Agent) -> tuple[dict[str, Tensor], dict[str, object]]:
             if half:
                 tensors[f"{name}.{peer}"] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
     return tensors, {
+        "id": str(agent.me.id),
         "samples": agent.samples,
         "layout": agent.layout.hash.hex(),
         "tensors": agent.layout.encode().decode(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
