@@ -76,8 +76,10 @@ class DriftCorrection:
         return self._h
 
     def resume(self, h: Mapping[Parameter, Tensor]) -> None:
-        """Go on with the `h` of an earlier life."""
+        """Go on with the `h` of an earlier life; nothing is learned from the next merge, which
+        brings what the others did meanwhile."""
         self._h = dict(h)
+        self._merged = False
 
     @contextmanager
     def merging(self) -> Iterator[None]:

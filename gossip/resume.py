@@ -56,9 +56,9 @@ def restore(
     """
     parameters = _parameters(optimizer)
     tensors = dict(local(model, selection))
+    writes: list[tuple[Tensor, Tensor]] = []
     hs: dict[Parameter, Tensor] = {}
     values: dict[Parameter, State] = {}
-    writes: list[tuple[Tensor, Tensor]] = []
     for name, tensor in kept.items():
         kind, _, rest = name.partition(".")
         if kind == "model":
@@ -66,26 +66,33 @@ def restore(
                 raise ValueError(f"the model has no local {rest} of shape {list(tensor.shape)}")
             writes.append((tensors[rest], tensor))
             continue
-        index, _, key = rest.partition(".")
         if kind not in ("h", type(optimizer).__name__):
             raise ValueError(f"{name} is not of {type(optimizer).__name__}")
-        if not index.isdecimal() or int(index) >= len(parameters):
-            raise ValueError(f"the optimizer has {len(parameters)} parameters and no {name}")
-        parameter = parameters[int(index)]
-        if tensor.dim() == parameter.dim() and tensor.shape != parameter.shape:
-            raise ValueError(f"{name} is of shape {list(tensor.shape)}")
+        parameter, key = _place(name, rest, tensor, parameters)
         if kind == "h":
             hs[parameter] = tensor.to(parameter.device, copy=True)
         else:  # a count of steps stays where its optimizer keeps it, on the CPU
-            place = parameter.device if tensor.dim() else tensor.device
-            values.setdefault(parameter, {})[key] = tensor.to(place, copy=True)
+            device = parameter.device if tensor.dim() else tensor.device
+            values.setdefault(parameter, {})[key] = tensor.to(device, copy=True)
     with torch.no_grad():
         for mine, saved in writes:
             mine.copy_(saved)
-    for parameter, found in values.items():
-        optimizer.state[parameter] = found
+    optimizer.state.update(values)
     if drift is not None:
         drift.resume(hs)
+
+
+def _place(
+    name: str, rest: str, tensor: Tensor, parameters: list[Parameter]
+) -> tuple[Parameter, str]:
+    """The parameter that a tensor belongs to, and what its optimizer calls it."""
+    index, _, key = rest.partition(".")
+    if not index.isdecimal() or int(index) >= len(parameters):
+        raise ValueError(f"the optimizer has {len(parameters)} parameters and no {name}")
+    parameter = parameters[int(index)]
+    if tensor.dim() == parameter.dim() and tensor.shape != parameter.shape:
+        raise ValueError(f"{name} is of shape {list(tensor.shape)}, not {list(parameter.shape)}")
+    return parameter, key
 
 
 def _parameters(optimizer: Optimizer) -> list[Parameter]:
