@@ -77,7 +77,8 @@ def restore(
     with torch.no_grad():
         for mine, saved in writes:
             mine.copy_(saved)
-    optimizer.state.update(values)
+    for parameter, found in values.items():
+        optimizer.state[parameter] = found
     if drift is not None:
         drift.resume(hs)
 
