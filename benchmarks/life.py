@@ -14,6 +14,7 @@ Gates: each row within 1.5 points of the quiet run of the same seeds, all togeth
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -42,7 +43,7 @@ ROUNDS = 120
 TRAIN = 0.5  # virtual seconds a round
 # A ping every 10 s, or two hours of them take longer to simulate than all that is learned.
 CALM = LivenessConfig(quiet=10.0, least_timeout=1.0, interval=4.0)
-SPLITS = {"iid": "iid", "2 classes": "shards"}
+SPLITS = {"2 classes": "shards", "iid": "iid"}
 TASKS = {"digits": digits.learner, "images": images.learner}
 
 
@@ -173,12 +174,16 @@ def main() -> None:
     rows = [row for row in ROWS if arguments.rows in row or row == "quiet"]
     jobs = [
         Job(arguments.task, split, row, seed, arguments.rounds)
-        for row in sorted(rows, key=lambda row: not ROWS[row].sleeper)  # the longest first
-        for split in splits
         for seed in range(arguments.seeds)
+        for split in splits
+        for row in rows
     ]
+    outcomes: dict[Job, Outcome] = {}
     with get_context("spawn").Pool(WORKERS) as pool:
-        outcomes = dict(zip(jobs, pool.imap(run, jobs), strict=True))
+        for job, outcome in zip(jobs, pool.imap(run, jobs), strict=True):
+            outcomes[job] = outcome
+            note = f"{perf_counter() - begun:5.0f} s  {job.split}, {job.row}, seed {job.seed}"
+            print(f"{note}: {outcome.mean:.2%}", file=sys.stderr, flush=True)
     for split in splits:
         print(f"\n{arguments.task}, {split}, {NODES} nodes, {arguments.rounds} rounds")
         print(f"{'':<24} {'mean':>7} {'worst':>7} {'points':>7}  gate")

@@ -15,7 +15,7 @@ from torch import Tensor
 from gossip import model_file, model_vector
 from gossip.agent import Agent
 from gossip.errors import ModelError, NotFinite
-from gossip.model_file import SHA256, Header
+from gossip.model_file import SHA256
 from gossip.vector import Layout
 
 
@@ -65,23 +65,20 @@ class ModelApi:
         text = await request.content.readexactly(model_file.length(first))
         header = model_file.decode(text)
         model_vector.check(layout, header)
-        data = await self._body(request, header)
-        if request.headers.get(SHA256) != sha256(first + text + data).hexdigest():
-            raise ModelError(
-                f"it is not what the header {SHA256} says: it is damaged; send it again"
-            )
-        return await asyncio.to_thread(model_vector.read, layout, header, data)
-
-    async def _body(self, request: web.Request, header: Header) -> bytearray:
-        """As many bytes as the header says, which are the layout's, and no more."""
-        data = bytearray()
+        data = bytearray()  # as many bytes as the header says, which are the layout's, and no more
+        digest = sha256(first + text)
         async for piece in request.content.iter_any():
+            digest.update(piece)
             data += piece
             if len(data) > header.size:
                 raise ModelError("it is longer than its header says")
         if len(data) < header.size:
             raise ModelError("it is cut off")
-        return data
+        if request.headers.get(SHA256) != digest.hexdigest():
+            raise ModelError(
+                f"it is not what the header {SHA256} says: it is damaged; send it again"
+            )
+        return await asyncio.to_thread(model_vector.read, layout, header, data)
 
 
 def _measure(layout: Layout, x: Tensor, about: dict[str, str]) -> tuple[int, str]:

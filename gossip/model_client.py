@@ -74,12 +74,15 @@ def export(state_dir: Path, file: Path) -> tuple[ModelFile, str | None]:
     return ModelFile.open(file), warning
 
 
-def open_model(path: Path) -> ModelFile:
-    """A file, or the checkpoint in a state directory. Raises ModelError, CheckpointError."""
+def open_model(path: Path) -> tuple[ModelFile, str | None]:
+    """A file, or the checkpoint in a state directory and what is to be said about it.
+
+    Raises ModelError, CheckpointError.
+    """
     if not path.is_dir():
-        return ModelFile.open(path)
-    pieces, _ = _saved(path)
-    return ModelFile(np.frombuffer(b"".join(pieces), np.uint8), str(path))
+        return ModelFile.open(path), None
+    pieces, warning = _saved(path)
+    return ModelFile(np.frombuffer(b"".join(pieces), np.uint8), str(path)), warning
 
 
 def _saved(state_dir: Path) -> tuple[Iterable[bytes], str | None]:

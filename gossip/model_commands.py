@@ -87,8 +87,7 @@ def export(state_dir: Path, json_: bool, file: Path) -> None:
         from gossip import model_client
 
         exported, warning = model_client.export(state_dir, file)
-        if warning:
-            click.echo(f"gossip: {warning}", err=True)
+        _warn(warning)
         _tell(exported, file, f"holds the model of {state_dir}", json_)
 
 
@@ -105,18 +104,26 @@ def diff(json_: bool, a: Path, b: Path) -> None:
     with _failing():
         from gossip import model_client, model_file
 
-        found = model_file.differences(model_client.open_model(a), model_client.open_model(b))
+        sides = [model_client.open_model(path) for path in (a, b)]
+        for _, warning in sides:
+            _warn(warning)
+        found = model_file.differences(*(side for side, _ in sides))
     if json_:
         click.echo(json.dumps({"layers": [_as_json(each) for each in found]}))
     else:
         _show(found)
 
 
+def _warn(warning: str | None) -> None:
+    if warning:
+        click.echo(f"gossip: {warning}", err=True)
+
+
 def _tell(found: ModelFile, file: Path, what: str, json_: bool) -> None:
     numbers = sum(part.count for part in found.parts.values())
-    about = {"layers": len(found.parts), "parameters": numbers, **found.about}
     if json_:
-        click.echo(json.dumps({"file": str(file), **about}))
+        counted = {"file": str(file), "layers": len(found.parts), "parameters": numbers}
+        click.echo(json.dumps(found.about | counted))
     else:
         click.echo(f"{file} {what}: {len(found.parts):,} layers, {numbers:,} numbers")
 
@@ -130,7 +137,8 @@ def _as_json(found: Difference) -> dict[str, Any]:
 
 
 def _show(found: list[Difference]) -> None:
-    width = max([len("layer"), *(len(each.layer) for each in found)])
+    names = ["".join(c if c.isprintable() else "?" for c in each.layer) for each in found]
+    width = max(map(len, ["layer", *names]))
     click.echo(f"{'layer':<{width}}  {'largest':>9}  relative")
-    for each in found:
-        click.echo(f"{each.layer:<{width}}  {each.largest:9.3g}  {each.relative:.3g}")
+    for name, each in zip(names, found, strict=True):
+        click.echo(f"{name:<{width}}  {each.largest:9.3g}  {each.relative:.3g}")

@@ -39,7 +39,8 @@ def check(layout: Layout, header: Header) -> None:
     """Raises ModelError, with the first differences, unless the file is of this layout."""
     parts = header.parts
     names = [name for name in layout.names if name in parts]
-    names += [name for name in parts if name not in set(names)]
+    known = set(names)
+    names += [name for name in parts if name not in known]
     there = Layout(
         tuple(names),
         tuple(parts[name].shape for name in names),

@@ -71,11 +71,15 @@ class Node(Host):
     async def _kept(self) -> dict[str, Tensor]:
         if not isinstance(self._learner, Resumable):
             return {}
-        if self.finished.done():
-            return self._learner.state()
-        if self._left:
+        if self._left and not self.finished.done():
             return {}  # in a hurry: the round under way may never end
-        return await self._in_thread(self._learner.state)
+        try:
+            if self.finished.done():
+                return self._learner.state()
+            return await self._in_thread(self._learner.state)
+        except Exception as error:
+            log.error("the learner cannot say what it keeps: %r; only the model is saved", error)
+            return {}
 
     async def evaluate(self) -> dict[str, float]:
         """Measure the model in use; waits its turn in the training thread."""
