@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gossip.exchange import ExchangeConfig as ExchangeConfig
     from gossip.learner import Batches as Batches
     from gossip.learner import Learner as Learner
+    from gossip.learner import Resumable as Resumable
     from gossip.learner import TorchLearner as TorchLearner
     from gossip.member import Member as Member
     from gossip.member import join as join
@@ -33,6 +34,7 @@ _HOME = {
     "Learner": "learner",
     "Member": "member",
     "Node": "node",
+    "Resumable": "learner",
     "TorchLearner": "learner",
     "join": "member",
 }

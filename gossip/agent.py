@@ -200,6 +200,21 @@ class Agent:
         self._exchange_with_next(now)
         return self._handed_out if merged else parameters
 
+    def replace(self, parameters: Tensor) -> None:
+        """Go on from another model, (n,) float32; the next `sync` hands it out.
+
+        It counts as progress: what training does meanwhile is added to it, and neighbours receive
+        the difference as they receive any. Raises NotFinite, with nothing changed.
+        """
+        if parameters.shape != self._x.shape:
+            raise ValueError(
+                f"the model has {self._x.numel()} coordinates, not {tuple(parameters.shape)}"
+            )
+        _refuse_not_finite(self.layout, parameters)
+        self._x.copy_(parameters)
+        self._merged = True
+        self._newcomer = False  # somebody wants this model, not a neighbour's
+
     def leave(self, now: float) -> list[AgentEvent]:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""
         return self._follow(self.swarm.leave(now), now)

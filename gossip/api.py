@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from types import NoneType
@@ -41,6 +41,7 @@ class Api:
 
     Args:
         answers: by the last part of their path; `status` is asked for at /api/v1/status.
+        routes: what answers otherwise than with JSON; behind the same token.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Api:
         state_dir: Path | None,
         answers: Mapping[str, Callable[[], dict[str, object]]],
         access: Access | None = None,
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._listen = listen
         self._file = None if state_dir is None else state_dir / FILE
         self._answers = answers
         self._access = access
+        self._routes = routes
         self._token = secrets.token_urlsafe(24)
         self.address = listen
 
@@ -65,6 +68,7 @@ class Api:
             app.router.add_get("/api/v1/bans", self._bans)
             app.router.add_post("/api/v1/bans", self._ban)
             app.router.add_delete("/api/v1/bans/{who}", self._lift)
+        app.router.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, logger=log)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._listen.host, self._listen.port)

@@ -33,6 +33,8 @@ from torch import Tensor
 
 from gossip.errors import CheckpointError
 
+NAME = "checkpoint.safetensors"  # in a state directory
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -14,20 +14,24 @@ from collections.abc import Callable
 from math import isnan
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gossip.console import (
+    CONFIGURATION,
+    INTERRUPTED,
+    UNEXPECTED,
+    UNREACHABLE,
+    as_json,
+    fail,
+    of_node,
+    the_node,
+)
+from gossip.model_commands import model
+
 if TYPE_CHECKING:
     from gossip import daemon
-
-UNEXPECTED, USAGE, CONFIGURATION, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
-
-
-def fail(message: object, code: int) -> NoReturn:
-    """Say one line on stderr and exit."""
-    click.echo(f"gossip: {message}", err=True)
-    sys.exit(code)
 
 
 def shard(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, int]:
@@ -74,9 +78,6 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 10**9:
             self.fail(f"{value!r} is not a duration, for example 90s, 15m, 1h or 7d", param, ctx)
         return float(int(number) * self.units[unit])
-
-
-as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on stdout.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -165,19 +166,6 @@ def _run(target: str, *arguments: Any) -> daemon.Outcome:
         fail(error, CONFIGURATION)
 
 
-def of_node(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that asks a running node."""
-    for option in (
-        as_json,
-        click.option("--api", metavar="H:P", help="Its local API.  Token: $GOSSIP_API_TOKEN"),
-        click.option(
-            "--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
 @of_node
 def status(state_dir: Path | None, api: str | None, json_: bool) -> None:
@@ -213,8 +201,7 @@ def _tell(
 ) -> None:
     from gossip.client import Unreachable
 
-    if state_dir is None and api is None:
-        raise click.UsageError("say which node: --state-dir DIR or --api H:P")
+    the_node(state_dir, api)
     try:
         found = ask(state_dir, api)
     except Unreachable as error:
@@ -223,6 +210,9 @@ def _tell(
         click.echo(json.dumps(found))
     else:
         show(found)
+
+
+main.add_command(model)
 
 
 @main.group()
@@ -343,8 +333,7 @@ def ban(
 
     if (who is not None) + list_ + (lift is not None) != 1:
         raise click.UsageError("say whom to ban, or --list, or --lift somebody")
-    if state_dir is None and api is None:
-        raise click.UsageError("say which node: --state-dir DIR or --api H:P")
+    the_node(state_dir, api)
     try:
         if who is not None:
             found = client.ban(state_dir, api, who, seconds)

@@ -6,10 +6,14 @@ import json
 import os
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
+
+from gossip.errors import GossipError
 
 TIMEOUT = 5.0  # seconds; a node that trains answers late, but not that late. A guess.
 TOKEN = "GOSSIP_API_TOKEN"
@@ -64,16 +68,59 @@ def ask(
     method: str | None = None,
 ) -> dict[str, Any]:
     """What the local API says; `expected` is a key of every answer. Raises Unreachable, Refused."""
+    data = None if body is None else json.dumps(body).encode()
+    with send(state_dir, api, path, data, method=method) as answer:
+        found = json.load(answer)
+    if not isinstance(found, dict) or expected not in found:
+        raise Unreachable(
+            f"what answers at {api or state_dir} is not a gossip node; is it its --api?"
+        )
+    return found
+
+
+@contextmanager
+def send(
+    state_dir: Path | None,
+    api: str | None,
+    path: str,
+    data: bytes | BinaryIO | None = None,
+    headers: Mapping[str, str] | None = None,
+    method: str | None = None,
+    timeout: float = TIMEOUT,
+) -> Iterator[HTTPResponse]:
+    """The local API's answer, to be read inside this; what goes wrong there is told alike.
+
+    Raises Unreachable, Refused.
+    """
     if state_dir is None:
         assert api is not None
         address, token, remedy = api, os.environ.get(TOKEN, ""), f"give --state-dir, or set {TOKEN}"
     else:
         address, token, remedy = _known(state_dir)
         address = api or address
-    found = _send(address, token, remedy, path, body, method)
-    if not isinstance(found, dict) or expected not in found:
-        raise Unreachable(f"what answers at {address} is not a gossip node; is it its --api?")
-    return found
+    try:
+        request = urllib.request.Request(
+            f"http://{address}/api/v1/{path}",
+            data=data,
+            headers={"Authorization": f"Bearer {token}", **(headers or {})},
+            method=method,
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=timeout) as answer:
+            yield answer
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = _reason(error)
+        if error.code == 401:
+            raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
+        if error.code in (400, 507) and reason:
+            raise Refused(reason) from None
+        raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None
+    except GossipError:
+        raise  # what was done with the answer went wrong
+    except (OSError, ValueError, HTTPException) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())  # may quote what answered
+        raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
 
 
 def _known(state_dir: Path) -> tuple[str, str, str]:
@@ -91,32 +138,6 @@ def _known(state_dir: Path) -> tuple[str, str, str]:
             f"{path} does not say where the node is ({error!r}); start the node again"
         ) from None
     return address, token, f"{path} is not that node's; start the node again"
-
-
-def _send(
-    address: str, token: str, remedy: str, path: str, body: object, method: str | None
-) -> Any:
-    try:
-        request = urllib.request.Request(
-            f"http://{address}/api/v1/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token}"},
-            method=method,
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=TIMEOUT) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            reason = _reason(error)
-        if error.code == 401:
-            raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
-        if error.code in (400, 507) and reason:
-            raise Refused(reason) from None
-        raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None
-    except (OSError, ValueError, HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())  # may quote what answered
-        raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -37,7 +37,7 @@ networks with normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,6 +72,17 @@ class DriftCorrection:
         self._stepped = False  # since the last merge
         self._merged = False  # ever, after a step
         optimizer.register_step_pre_hook(self._before_step)
+
+    @property
+    def h(self) -> Mapping[Parameter, Tensor]:
+        """What is subtracted from each parameter's gradient; a live view."""
+        return self._h
+
+    def resume(self, h: Mapping[Parameter, Tensor]) -> None:
+        """Go on with the `h` of an earlier life; nothing is learned from the next merge, which
+        brings what the others did meanwhile."""
+        self._h = dict(h)
+        self._merged = False
 
     @contextmanager
     def merging(self) -> Iterator[None]:

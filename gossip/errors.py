@@ -7,6 +7,7 @@ GossipError
 ├── ConfigError       settings that make no sense
 ├── AuditBroken       an audit log that is not as it was written
 ├── TargetError       a learner that cannot be found or made
+├── ModelError        a file that is no model, or of another one
 └── CheckpointError   a checkpoint that cannot be used
 """
 
@@ -41,3 +42,7 @@ class TargetError(GossipError):
 
 class CheckpointError(GossipError):
     """A checkpoint that cannot be used; the text names the file and the remedy."""
+
+
+class ModelError(GossipError, ValueError):
+    """A file that is no model, or not of the layout that is asked for; the text says which."""

@@ -497,7 +497,8 @@ class Exchange:
     def _compress(self, now: float) -> _Pending:
         assert self.reference is not None
         n = self.completed + 1
-        seen = digest(self.reference) if n % self._config.digest_every == 0 else None
+        compared = n == 1 or n % self._config.digest_every == 0
+        seen = digest(self.reference) if compared else None
         codec = self._config.codec or self._chosen(now)
         body, patch = bodies.write(self._layout, n, self._x, self.reference, codec)
         self._density.sent(len(patch.values), len(body))

@@ -25,10 +25,12 @@ from gossip.addresses import advertised, own, own_loopback, resolve
 from gossip.agent import Agent, AgentEvent
 from gossip.api import Api
 from gossip.audit import Audit
+from gossip.checkpoint import NAME as CHECKPOINT
 from gossip.config import Config
 from gossip.discovery import Discovery
 from gossip.errors import CheckpointError, ConfigError
 from gossip.exchange import Receipt
+from gossip.model_api import ModelApi
 from gossip.peers import peers
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
@@ -41,8 +43,8 @@ from p2p.traffic import EndpointConfig
 log = logging.getLogger("gossip")
 
 EVENTS = 256  # that a reader may lag behind before it misses the oldest. A guess.
-CHECKPOINT = "checkpoint.safetensors"
 PEERS = "peers.json"
+LOCAL = "local."  # before the names of what training keeps
 
 
 class Host:
@@ -64,6 +66,7 @@ class Host:
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
+        self.local: dict[str, Tensor] = {}  # what training kept, from the checkpoint
         self._parameters: Tensor | None = parameters  # until the agent has its copy
         self._layout = layout
         self._readers: list[asyncio.Queue[AgentEvent]] = []
@@ -103,7 +106,8 @@ class Host:
             )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             answers = {"status": self.status, "peers": self.peers}
-            api = Api(local, self.config.state_dir, answers, self.access)
+            model = ModelApi(self.agent)
+            api = Api(local, self.config.state_dir, answers, self.access, model.routes)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._publish()
@@ -141,6 +145,11 @@ class Host:
             saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
             if saved is not None:
                 restored, samples, receipts = _restore(saved, self._layout)
+                self.local = {
+                    name.removeprefix(LOCAL): tensor
+                    for name, tensor in saved.tensors.items()
+                    if name.startswith(LOCAL)
+                }
                 parameters = restored.to(parameters.device)
                 self.restored = True
                 if saved.warning:
@@ -346,12 +355,18 @@ class Host:
         """What `gossip peers --json` prints."""
         return peers(self.agent.swarm, self._now())
 
+    async def _kept(self) -> dict[str, Tensor]:
+        """A copy of what training keeps besides the model, for the checkpoint."""
+        return {}
+
     async def save(self) -> None:
         """Write a checkpoint, if there is a state directory."""
         if self.config.state_dir is None:
             return
+        kept = await self._kept()  # not under the lock: training may be stuck, and we want to leave
         async with self._saving:
             tensors, metadata = _snapshot(self.agent)
+            tensors |= {LOCAL + name: tensor for name, tensor in kept.items()}
             path = self.config.state_dir / CHECKPOINT
             try:
                 await asyncio.to_thread(checkpoint.save, path, tensors, metadata)
@@ -385,8 +400,10 @@ def _snapshot(agent: Agent) -> tuple[dict[str, Tensor], dict[str, object]]:
             if half:
                 tensors[f"{name}.{peer}"] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
     return tensors, {
+        "id": str(agent.me.id),
         "samples": agent.samples,
         "layout": agent.layout.hash.hex(),
+        "tensors": agent.layout.encode().decode(),
         "receipts": receipts,
     }
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from gossip import resume
 from gossip.drift import STRENGTH, DriftCorrection
 from gossip.vector import Layout, Selection, flatten, layout, load
 
@@ -55,6 +56,20 @@ class Learner(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Say how good the model is now, by name of metric."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What a learner may do besides: say what training keeps on this node, to be saved beside the
+    model, and take it over after a restart."""
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy, by names of your own."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with it; the model is loaded already. Raises ValueError if it does not fit."""
         ...
 
 
@@ -168,6 +183,14 @@ class TorchLearner:
         """Replace the model's values, in place, by (n,) float32; the optimizer keeps its state."""
         with self._drift.merging() if self._drift is not None else nullcontext():
             load(self.model, parameters, self._selection)
+
+    def state(self) -> dict[str, Tensor]:
+        """What training keeps besides the shared model: see `gossip.resume`."""
+        return resume.state(self.model, self.optimizer, self._drift, self._selection)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with it. Raises ValueError if it is of another optimizer or model."""
+        resume.restore(state, self.model, self.optimizer, self._drift, self._selection)
 
     def train(self) -> int:
         """Take `steps` optimizer steps; return the number of samples seen.

@@ -23,7 +23,7 @@ from torch import Tensor
 from gossip.config import Config
 from gossip.errors import NotFinite
 from gossip.host import Host
-from gossip.learner import Learner
+from gossip.learner import Learner, Resumable
 
 Result = TypeVar("Result")
 
@@ -68,6 +68,19 @@ class Node(Host):
         self._resting = True
         await asyncio.wait([self.finished])
 
+    async def _kept(self) -> dict[str, Tensor]:
+        if not isinstance(self._learner, Resumable):
+            return {}
+        if self._left and not self.finished.done():
+            return {}  # in a hurry: the round under way may never end
+        try:
+            if self.finished.done():
+                return self._learner.state()
+            return await self._in_thread(self._learner.state)
+        except Exception as error:
+            log.error("the learner cannot say what it keeps: %r; only the model is saved", error)
+            return {}
+
     async def evaluate(self) -> dict[str, float]:
         """Measure the model in use; waits its turn in the training thread."""
         metrics = await self._in_thread(self._learner.evaluate)
@@ -79,6 +92,7 @@ class Node(Host):
         failures = 0
         if self.restored:
             await self._take_over(self.agent.handed_out)
+            await self._resume()
         while True:
             parameters, samples = await self._in_thread(self._round)
             try:
@@ -99,6 +113,19 @@ class Node(Host):
             if time.monotonic() >= evaluated + self.config.evaluate_every:
                 await self.evaluate()
                 evaluated = time.monotonic()
+
+    async def _resume(self) -> None:
+        kept, self.local = self.local, {}
+        if kept and isinstance(self._learner, Resumable):
+            learner = self._learner
+            try:
+                await self._in_thread(lambda: learner.restore(kept))
+            except ValueError as error:
+                log.warning(
+                    "what training kept does not fit the learner any more: %s; the model goes on "
+                    "from the checkpoint, the optimizer begins anew",
+                    error,
+                )
 
     def _round(self) -> tuple[Tensor, int]:
         """In the training thread."""

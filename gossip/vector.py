@@ -242,6 +242,16 @@ def hold(layout: Layout, vector: Tensor) -> None:
         vector[start:stop].clamp_(min=0)
 
 
+def local(module: nn.Module, selection: Selection = ALL) -> Named:
+    """What of the module's state is not shared, by its own names; the tensors themselves."""
+    shared = {id(tensor) for _, tensor in _all_tensors(module, selection)}
+    return [
+        (name, value)
+        for name, value in module.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor) and id(value) not in shared
+    ]
+
+
 def first_not_finite(layout: Layout, vector: Tensor) -> str | None:
     """The name of the first tensor in which `vector` holds NaN or infinity."""
     at = 0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.cli import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
+from gossip.cli import Seconds, options
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, as_json, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,7 +24,7 @@ from torch import Tensor
 from gossip.agent import Agent, AgentConfig, AgentStats
 from gossip.errors import NotFinite
 from gossip.exchange import Receipt
-from gossip.learner import Learner
+from gossip.learner import Learner, Resumable
 from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
 from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
@@ -103,6 +103,7 @@ class Checkpoint:
     x: Tensor
     samples: int
     receipts: Mapping[PeerId, Receipt]
+    local: Mapping[str, Tensor]  # what training keeps, if its learner says so
 
 
 @dataclass(slots=True)
@@ -255,6 +256,8 @@ class Simulation:
         saved = node.checkpoint
         if saved is not None:
             node.learner.load(saved.x)
+            if isinstance(node.learner, Resumable):
+                node.learner.restore(saved.local)
         node.incarnation += 1
         node.agent = self._participant(node, saved)
         node.handed_out, node.failures = node.agent.handed_out.clone(), 0
@@ -345,7 +348,8 @@ class Simulation:
     def _save(self, node: SimulatedNode, agent: Participant) -> None:
         if node.agent is not agent:
             return
-        node.checkpoint = Checkpoint(agent.x.clone(), agent.samples, agent.receipts())
+        local = node.learner.state() if isinstance(node.learner, Resumable) else {}
+        node.checkpoint = Checkpoint(agent.x.clone(), agent.samples, agent.receipts(), local)
         self.call_at(self.now + CHECKPOINT_EVERY, self._save, node, agent)
 
     def _on_event(self, address: Address, event: Event, now: float) -> None:

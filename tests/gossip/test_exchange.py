@@ -215,6 +215,20 @@ def test_a_reference_that_went_wrong_is_noticed_and_reset() -> None:
     assert in_step(a, b)
 
 
+def test_a_snapshot_that_was_decoded_differently_is_noticed_at_the_first_exchange() -> None:
+    a, b = ends(config=replace(CONFIG, digest_every=1000))
+    settle(a, b, 0.0)
+    assert b.link.reference is not None
+    b.link.reference[3] += 1e-3
+    a.link.start(1.0)
+    settle(a, b, 1.0)
+    assert a.count(LinkReset) + b.count(LinkReset) >= 1
+    assert in_step(a, b)
+    run(a, b, 2)
+    assert in_step(a, b)
+    assert a.count(ExchangeCompleted) == b.count(ExchangeCompleted) == 2
+
+
 def test_models_of_different_layouts_are_refused_with_the_layer_named() -> None:
     other = Layout(("w",), ((SIZE + 1,),), ("float32",))
     a = End(1, torch.zeros(SIZE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -268,6 +268,64 @@ def test_what_merges_before_a_restored_model_is_loaded_counts_once(tmp_path: Pat
 
 def vars_of(config: Config) -> dict[str, Any]:
     return {"agent": config.agent, "evaluate_every": 0.05, "state_dir": config.state_dir}
+
+
+class Keeper(Still):
+    """A learner that keeps how many rounds it has trained in all its lives."""
+
+    def __init__(self, fits: bool = True) -> None:
+        super().__init__(1.0)
+        self.lives = 0
+        self._fits = fits
+
+    def state(self) -> dict[str, Tensor]:
+        return {"rounds": torch.tensor(self.lives + self.rounds)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        if not self._fits:
+            raise ValueError("rounds are not what I count")
+        self.lives = int(state["rounds"])
+
+
+def test_what_training_keeps_outlives_the_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        config, first, second, third = joining_nobody(tmp_path), Keeper(), Keeper(), Keeper(False)
+        async with Node(first, config):
+            await eventually("a few rounds", lambda: first.rounds >= 3)
+        async with Node(second, config):
+            await eventually("another round", lambda: second.rounds)
+        assert second.lives == first.rounds
+        async with Node(third, config):
+            await eventually("training goes on", lambda: third.rounds)
+        assert "rounds are not what I count" in caplog.text
+        assert third.lives == 0
+        assert third.loaded, "the model does go on"
+
+    asyncio.run(check())
+
+
+def test_a_round_that_never_ends_keeps_nobody_from_leaving(tmp_path: Path) -> None:
+    async def check() -> None:
+        go = Event()
+
+        class Stuck(Keeper):
+            def train(self) -> int:
+                go.wait()
+                return super().train()
+
+        node = Node(Stuck(), joining_nobody(tmp_path))
+        async with node:
+            saving = asyncio.create_task(node.save())  # waits for the round
+            await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                await node.leave()
+            assert (tmp_path / "checkpoint.safetensors").exists()
+            go.set()
+            await saving
+
+    asyncio.run(check())
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_everything_closed(tmp_path: Path) -> None:
