@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import hypot, isfinite
 from random import Random
 
 import torch
@@ -36,6 +36,7 @@ from gossip.exchange import (
     PayloadRejected,
     Receipt,
 )
+from gossip.merging import Guard, Merge
 from gossip.messages import MOST_SAMPLES
 from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
@@ -59,6 +60,11 @@ class AgentConfig:
 
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     """One setting for all links."""
+
+    merge: Merge = "clipped"
+    """What goes into the model. clipped: no exchange moves it much further than our own training or
+    most neighbours do, so that few liars do little harm. mean: everything, whoever it is from; for
+    swarms without strangers, and for averaging without training."""
 
     adopt_ratio: float = 10.0
     """A newcomer that has never exchanged takes over a neighbour's model if that has seen more
@@ -114,6 +120,7 @@ class Agent:
         self.layout = layout
         self.samples = samples
         self.stats = AgentStats()
+        self.guard = Guard(config.merge)
         self._config = config
         self._rng = rng
         self._x = parameters.clone()
@@ -174,13 +181,16 @@ class Agent:
             )
         _refuse_not_finite(self.layout, parameters)
         merged, self._merged = self._merged, False
+        progress = 0.0
         for start in range(0, self.layout.size, CHUNK):  # one pass over memory, not four
             piece = slice(start, start + CHUNK)
             x, held, now_held = self._x[piece], self._handed_out[piece], parameters[piece]
+            progress = hypot(progress, float(torch.dist(now_held, held)))
             # In this order nothing rounds for who trains alone: x - held is then 0.
             x.sub_(held).add_(now_held)
             held.copy_(x if merged else now_held)
         hold(self.layout, self._handed_out)
+        self.guard.progressed(progress)
         self._grow(samples)
         self._exchange_with_next(now)
         return self._handed_out if merged else parameters
@@ -243,6 +253,7 @@ class Agent:
                         self._config.exchange,
                         self._rng,
                         receipt,
+                        self.guard,
                     )
                     self._links[peer.id] = link
                     link.open(self.samples, now)
@@ -250,6 +261,7 @@ class Agent:
                     events.append(event)
                 case PeerDown(peer):
                     self._drop(self._links.pop(peer.id))
+                    self.guard.forget(peer.id)
                     events.append(event)
                 case _:
                     events.append(event)
