@@ -150,3 +150,22 @@ def test_labels_of_what_has_no_classes_cannot_be_flipped() -> None:
 def test_an_unknown_attack_is_refused() -> None:
     with pytest.raises(ValueError, match="no attack 'gossip'"):
         hostile("gossip", Climber, Simulation(0), 0)()
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("sign-flip", 20), ("noise", None), ("label-flip", None), ("replay", 2), ("little", None)],
+)
+def test_clipped_merging_keeps_honest_nodes_able_under_each_attack(
+    name: str, scale: float | None
+) -> None:
+    simulation = Simulation(0)
+    for index in range(5):
+        make = partial(learner, index)
+        lies = index == 2
+        if lies:
+            make = hostile(name, make, simulation, index, scale=scale)
+        simulation.add(make, hostile=lies)
+        simulation.run(0.2)
+    simulation.run(8)
+    assert simulation.report().accuracy_min > 0.8
