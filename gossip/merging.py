@@ -23,6 +23,11 @@ Limits. A median holds while fewer than half of the links lie, so it asks for `M
 with one or two, only our own progress bounds a liar. Before the first progress there is no such
 bound, and a node that makes none, which only averages, never has it. Each end clips by its own
 radius, so an exchange in which one of them clips moves the mean of all models.
+
+Where data differ from node to node, honest neighbours move us further than our own training does:
+on digits with two classes a node 62 % of the exchanges are clipped, and 3 points of accuracy lost
+(one seed). Nor does a radius help much against who always repeats one old model (`replay`): it is
+never far enough away to be clipped (11 % are).
 """
 
 from __future__ import annotations
@@ -36,8 +41,8 @@ from p2p import PeerId
 
 Merge = Literal["mean", "clipped"]
 
-MEDIAN = 2.0
-PROGRESS = 2.0
+MEDIAN = 2.0  # a guess
+PROGRESS = 2.0  # measured on digits, IID: 3 lets "a little is enough" cost 8 points, 2 none
 MEMORY = 0.9  # that the average of our own progress keeps at a sync: ten syncs. A guess.
 MAJORITY = 3  # links, of which one liar is a minority
 
