@@ -42,7 +42,7 @@ from p2p import PeerId
 Merge = Literal["mean", "clipped"]
 
 MEDIAN = 2.0  # a guess
-PROGRESS = 2.0  # measured on digits, IID: 3 lets "a little is enough" cost 8 points, 2 none
+PROGRESS = 2.0  # a guess that keeps digits, IID, at 0.98 under "a little is enough"
 MEMORY = 0.9  # that the average of our own progress keeps at a sync: ten syncs. A guess.
 MAJORITY = 3  # links, of which one liar is a minority
 
