@@ -37,6 +37,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/overlay.py --check
 	$(BIN)/python benchmarks/strangers.py --check
 	$(BIN)/python benchmarks/startup.py --check
+	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/learning.py
 
 # One file for each set of extras says what was installed last; the packages themselves are

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from gossip.codec import CodecConfig
 
 MEMORY = 0.9  # of the mean progress, a round
+FEW = 64  # coordinates; to send fewer saves less than the packet around them takes
 DENSE = 0.15
 SPARSE_BITS, DENSE_BITS = 3, 4
 
@@ -44,8 +45,8 @@ class DensityConfig:
     """Where the law leads, and its bounds."""
 
     base: float = 0.04
-    """Share kept usually. From `benchmarks/learning.py`: 70 times fewer bytes than float32 at an
-    accuracy within a point, where data are skewed and where they are not."""
+    """Share kept usually, or 64 coordinates if that is more. From `benchmarks/learning.py`: some 70
+    times fewer bytes than float32 and an accuracy within a point of its, skewed data or not."""
 
     lag: float = 100.0
     """Above this, more is kept. Twice what is usual at the base; see above."""
@@ -101,6 +102,7 @@ class Density:
         config, pace = self._config, self._motion.squared
         lag = squared / pace if pace > 0 else 0.0
         share = min(config.base * max(1.0, lag / config.lag) ** 0.5, config.most)
+        share = min(max(share, FEW / size), 1.0)
         self.share = max(min(share, most_bytes / self._cost / size), config.least)
         bits = DENSE_BITS if self.share >= DENSE else SPARSE_BITS
         return CodecConfig(density=self.share, bits=bits)

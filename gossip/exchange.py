@@ -7,6 +7,8 @@ Both ends of a link hold one identical vector, the reference `r`. Exchange n is 
     each, on holding both:  x_i += (q_j - q_i) / 2  the sum x_i + x_j never changes
                             r   += (q_i + q_j) / 2  the same arithmetic at both ends, bit for bit
 
+A guard may let less than that into `x` (`gossip.merging`), never into `r`.
+
 What C drops stays in `x - r` and is sent later (error feedback), so compression costs time, never
 accuracy. The weight 1/2 needs no tuning at any sparsity. Sources: CHOCO-SGD (Koloskova, Stich,
 Jaggi 2019) for compressing differences to a public copy; pairwise averaging as in randomized
@@ -50,6 +52,7 @@ from gossip.codec import CodecConfig, Patch
 from gossip.density import Density, DensityConfig, Motion
 from gossip.errors import CodecError, LayoutError
 from gossip.largest import squared_distance
+from gossip.merging import Guard
 from gossip.messages import (
     DIGEST_SIZE,
     MOST_ATTEMPTS,
@@ -149,6 +152,7 @@ class Receipt:
     n: int  # the last completed exchange
     mine: bytes = b""  # the two halves of it
     theirs: bytes = b""
+    scale: float = 1.0  # the share of it that went into `x`
 
 
 @dataclass(slots=True)
@@ -172,6 +176,7 @@ class Exchange:
         receipt: of the last link with this peer, if there was one.
         motion: how far training moves `x`.
         budget: what halves may take.
+        guard: says how much of an exchange goes into `x`; None: all.
     """
 
     def __init__(
@@ -183,8 +188,10 @@ class Exchange:
         config: ExchangeConfig,
         rng: Random,
         receipt: Receipt | None = None,
+        *,
         motion: Motion | None = None,
         budget: Budget | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.peer = peer
         self.receipt = receipt
@@ -194,6 +201,8 @@ class Exchange:
         self._layout = layout
         self._config = config
         self._rng = rng
+        motion = motion or Motion()
+        self._guard = guard or Guard("mean", motion)
         self._mine = Open(0, 0, True, layout.hash, 0, ())  # replaced by `open`
         self._theirs: Open | None = None  # the peer's word on the number that it drew last
         self._origin: Tensor | None = None  # x when our number was drawn, if untrained
@@ -203,7 +212,7 @@ class Exchange:
         self._pending: _Pending | None = None
         self._kept: tuple[Half, bytes] | None = None  # our half of the last completed exchange
         self._outbox: deque[bytes] = deque()
-        self._density = Density(config.density, motion or Motion())
+        self._density = Density(config.density, motion)
         self._budget = budget or Budget(Limits())
         self._timing = Timing(config.timing)
         self._due = inf
@@ -416,8 +425,8 @@ class Exchange:
         mine, theirs = (
             bodies.read(self._layout, receipt.n, half) for half in (receipt.mine, receipt.theirs)
         )
-        theirs.add_to(self._x, -0.5)
-        mine.add_to(self._x, 0.5)
+        theirs.add_to(self._x, -0.5 * receipt.scale)
+        mine.add_to(self._x, 0.5 * receipt.scale)
         self.receipt = Receipt(receipt.epoch, receipt.n - 1)
         self._settled.append(ExchangeUndone(self.peer, receipt.n))
 
@@ -478,15 +487,16 @@ class Exchange:
             self._answer(mine.half, mine.body, half.attempt)
         else:
             self._measure(mine, half, now)
+        scale = self._guard.scale(self.peer.id, mine.patch, theirs)
+        theirs.add_to(self._x, 0.5 * scale)
+        mine.patch.add_to(self._x, -0.5 * scale)
         # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
         # ends add the lower id's half first. Hence one reference, to the bit.
-        theirs.add_to(self._x, 0.5)
-        mine.patch.add_to(self._x, -0.5)
         first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)
         first.add_to(self.reference, 0.5)
         second.add_to(self.reference, 0.5)
         self._kept = mine.half, mine.body
-        self._finish(Receipt(self._epoch, half.n, mine.body, body))
+        self._finish(Receipt(self._epoch, half.n, mine.body, body, scale))
         return [ExchangeCompleted(self.peer, half.n, len(mine.body), len(body))]
 
     def _finish(self, receipt: Receipt) -> None:

@@ -395,7 +395,7 @@ def _snapshot(agent: Agent) -> tuple[dict[str, Tensor], dict[str, object]]:
     tensors = {"x": agent.x.clone()}
     receipts = {}
     for peer, receipt in agent.receipts().items():
-        receipts[str(peer)] = [*receipt.epoch, receipt.n]
+        receipts[str(peer)] = [*receipt.epoch, receipt.n, receipt.scale]
         for name, half in (("mine", receipt.mine), ("theirs", receipt.theirs)):
             if half:
                 tensors[f"{name}.{peer}"] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
@@ -422,7 +422,9 @@ def _restore(
         return b"" if tensor is None else tensor.numpy().tobytes()
 
     receipts = {
-        PeerId.parse(peer): Receipt((low, high), n, half("mine", peer), half("theirs", peer))
-        for peer, (low, high, n) in saved.metadata["receipts"].items()
+        PeerId.parse(peer): Receipt(
+            (low, high), n, half("mine", peer), half("theirs", peer), *scale
+        )
+        for peer, (low, high, n, *scale) in saved.metadata["receipts"].items()
     }
     return saved.tensors["x"], int(saved.metadata["samples"]), receipts

@@ -275,7 +275,7 @@ def run(plan: Plan) -> Outcome:
     config = SimulationConfig(
         train_seconds=TRAIN_SECONDS,
         swarm=SwarmConfig(links=LinkConfig(most=plan.most_links)),
-        agent=AgentConfig(exchange=EXCHANGE),
+        agent=AgentConfig(exchange=EXCHANGE, merge="mean"),
     )
     simulation = Simulation(plan.seed, plan.link, config)
     checker = Checker(simulation)

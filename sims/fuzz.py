@@ -75,7 +75,7 @@ class Victim:
         rng = Random(index)
         x = torch.randn(SIZE, generator=torch.Generator().manual_seed(index))
         swarm = Swarm(peer(index), SwarmConfig(), rng, 1)
-        return Agent(swarm, LAYOUT, x, AgentConfig(), rng)
+        return Agent(swarm, LAYOUT, x, AgentConfig(merge="mean"), rng)
 
     @property
     def exchange(self) -> Exchange:

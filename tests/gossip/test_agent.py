@@ -47,7 +47,7 @@ def agent(
 ) -> Agent:
     rng = Random(f"{index}/{incarnation}")
     swarm = Swarm(peer(index), SwarmConfig(), rng, incarnation, conduct=conduct)
-    return Agent(swarm, layout, x, AgentConfig(), rng, **more)  # type: ignore[arg-type]
+    return Agent(swarm, layout, x, AgentConfig(merge="mean"), rng, **more)  # type: ignore[arg-type]
 
 
 def normal(seed: int, size: int = SIZE) -> Tensor:

@@ -57,7 +57,7 @@ def test_the_share_stays_within_its_bounds(
     one = density(pace)
     one.sent(data.draw(st.integers(0, size)), data.draw(st.integers(0, 10**9)))
     chosen = one.choose(squared, size, most)
-    assert CONFIG.least <= chosen.density <= CONFIG.most
+    assert CONFIG.least <= chosen.density <= max(CONFIG.most, min(1.0, 64 / size))
 
 
 def test_a_half_is_cut_to_what_it_may_take() -> None:
@@ -106,3 +106,8 @@ def test_a_limit_for_each_exchange_is_no_limit_on_how_many() -> None:
     budget.spend(10**9)
     assert budget.allows(0.0)
     assert budget.half(0.0) == 300.0
+
+
+def test_of_a_small_model_a_packet_holds_what_there_is() -> None:
+    assert density().choose(1.0, 10, inf).density == 1.0
+    assert density().choose(1.0, 640, inf).density == pytest.approx(0.1)

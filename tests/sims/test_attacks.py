@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
 from gossip.learner import Batches, TorchLearner
 from gossip.vector import Layout
@@ -17,7 +18,7 @@ from sims.attacks import (
     replay,
     sign_flip,
 )
-from sims.simulation import Simulation
+from sims.simulation import Simulation, SimulationConfig
 
 START, TRAINED = torch.tensor([1.0, 2.0]), torch.tensor([1.5, 1.0])
 
@@ -150,3 +151,21 @@ def test_labels_of_what_has_no_classes_cannot_be_flipped() -> None:
 def test_an_unknown_attack_is_refused() -> None:
     with pytest.raises(ValueError, match="no attack 'gossip'"):
         hostile("gossip", Climber, Simulation(0), 0)()
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("sign-flip", 20), ("noise", None)],
+)
+def test_clipped_merging_keeps_honest_nodes_able(name: str, scale: float | None) -> None:
+    config = SimulationConfig(agent=AgentConfig(merge="clipped"))
+    simulation = Simulation(0, None, config)
+    for index in range(5):
+        make = partial(learner, index)
+        lies = index == 2
+        if lies:
+            make = hostile(name, make, simulation, index, scale=scale)
+        simulation.add(make, hostile=lies)
+        simulation.run(0.2)
+    simulation.run(8)
+    assert simulation.report().accuracy_min > 0.7  # chance is 0.5
