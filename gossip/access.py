@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from p2p import (
     PeerGraylisted,
     PeerId,
     PeerUp,
+    files,
 )
 from p2p import invitation as invitations
 from p2p.conduct import Ban, Standing
@@ -330,14 +330,7 @@ class Access:
         """All of it or nothing, whatever happens in between. Raises OSError."""
         if self._state_dir is None:
             return
-        fresh = self._state_dir / f"{name}.new"
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._state_dir / name)
+        files.replace(self._state_dir / name, json.dumps(content).encode())
 
 
 def _read_uses(found: Any) -> dict[str, tuple[int, list[str]]]:

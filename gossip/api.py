@@ -21,7 +21,7 @@ from aiohttp import http, web
 
 from gossip.access import Access
 from gossip.errors import ConfigError
-from p2p import Address
+from p2p import Address, files
 
 log = logging.getLogger(__name__)
 FILE = "api.json"
@@ -100,14 +100,8 @@ class Api:
         """Replace the file in one step: nobody reads half of it, or an old token."""
         if self._file is None:
             return
-        fresh = self._file.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(
-                {"address": str(self.address), "token": self._token, "pid": os.getpid()}, file
-            )
-        fresh.replace(self._file)
+        known = {"address": str(self.address), "token": self._token, "pid": os.getpid()}
+        files.replace(self._file, json.dumps(known).encode())
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

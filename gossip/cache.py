@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from p2p import Address, Peer, PeerId
+from p2p import Address, Peer, PeerId, files
 
 MOST = 200  # peers
 MAX_FILE = 64 << 10  # bytes; 200 peers take 25 KiB
@@ -25,14 +25,7 @@ MAX_FILE = 64 << 10  # bytes; 200 peers take 25 KiB
 def save(path: Path, peers: Sequence[Peer]) -> None:
     """Write the file, complete or not at all. Raises OSError; the one that was there stays."""
     entries = [{"id": str(peer.id), "address": str(peer.address)} for peer in peers[:MOST]]
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
-        json.dump({"peers": entries}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    files.replace(path, json.dumps({"peers": entries}).encode())
 
 
 def load(path: Path) -> tuple[tuple[Peer, ...], str | None]:

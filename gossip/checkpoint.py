@@ -32,6 +32,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from gossip.errors import CheckpointError
+from p2p.files import sync_directory
 
 NAME = "checkpoint.safetensors"  # in a state directory
 
@@ -59,7 +60,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, objec
     if path.exists():
         os.replace(path, _previous(path))
     os.replace(_new(path), path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def load(path: Path) -> Checkpoint | None:
@@ -105,14 +106,6 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         path.unlink(missing_ok=True)  # a full disk is not helped by half a file
         raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

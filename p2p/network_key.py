@@ -21,6 +21,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from p2p import files
 from p2p.errors import IdentityError
 
 KEY_SIZE = 32  # bytes
@@ -87,22 +88,8 @@ def create(path: Path) -> NetworkKey:
         IdentityError: there is something at that path already, or it cannot be written.
     """
     key = NetworkKey.generate()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(descriptor, "w") as file:
-                file.write(key.reveal() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # complete or not at all, and unlike rename never over another
-        finally:
-            temporary.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.create(path, f"{key.reveal()}\n".encode())
     except FileExistsError:
         raise IdentityError(
             f"{path} exists already, and a network key that is lost cannot be had back; give "

@@ -89,7 +89,7 @@ def test_the_file_is_its_owners_and_goes_with_the_node(tmp_path: Path) -> None:
     async def check() -> None:
         (tmp_path / FILE).write_text("of a node that was killed")
         (tmp_path / FILE).chmod(0o644)
-        (tmp_path / "api.new").write_text("half written")
+        (tmp_path / f"{FILE}.new").write_text("half written")
         async with Api(ANY, tmp_path, ANSWERS):
             assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
             assert json.loads((tmp_path / FILE).read_text())["token"]
