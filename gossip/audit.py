@@ -197,11 +197,16 @@ class Audit:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def _rotate(self) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        full = self._file
+        os.fsync(full)
         self._number += 1
+        try:
+            self._open()
+        except OSError:
+            self._number -= 1  # the full one goes on growing until a new one can be had
+            raise
+        os.close(full)
         self._size = 0
-        self._open()
         self._append("checkpoint", {"file": self._number, "signer": str(self._identity.id)})
         for _, path in numbered(self._directory)[: -self._files]:
             path.unlink()

@@ -107,6 +107,8 @@ class Config:
                     Address.parse(address)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+        if self.advertise and not Address.parse(self.advertise).port:
+            raise ValueError(f"advertise: nobody can reach port 0, as in {self.advertise!r}")
         if len(self.network_key) > MOST_KEYS:
             raise ValueError(
                 f"network_key is one file, or {MOST_KEYS} while one replaces the other, not "

@@ -73,6 +73,7 @@ class Host:
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
         self._saving = asyncio.Lock()
+        self._up = False  # before, there is nobody to give packets to
         self._left = False
         self._met: tuple[Peer, ...] = ()  # whom we knew when we left
         self._stack = AsyncExitStack()
@@ -110,6 +111,7 @@ class Host:
             api = Api(local, self.config.state_dir, answers, self.access, model.routes)
             await stack.enter_async_context(api)
             self.api_address = api.address
+            self._up = True
             self._publish()
             self._meet_again()
             self._after([])
@@ -175,6 +177,8 @@ class Host:
 
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""
+        if self._left:
+            return
         self._met = self.agent.swarm.known()  # afterwards it has no neighbours
         self._after(self.agent.leave(self._now()))
         self._left = True  # saving takes a while, and whoever asks for a link now would lose it
@@ -254,7 +258,6 @@ class Host:
             return self.agent.sync(parameters, samples, self._now())
         finally:
             self._publish()
-            self._meet_again()
             self._after([])
 
     def _publish(self) -> None:
@@ -266,13 +269,13 @@ class Host:
         return asyncio.get_running_loop().time()
 
     def _on_packet(self, packet: Packet) -> None:
-        if not self._left:
+        if self._up and not self._left:
             self._after(self.agent.receive(packet, self._now()))
 
     def _expel(self, peer: PeerId, reason: str) -> None:
         """Nothing connects us with this peer any more."""
-        self.endpoint.expel(peer)
-        self._after(self.agent.expel(peer, reason, self._now()))
+        self._after(self.agent.expel(peer, reason, self._now()))  # it is told,
+        self.endpoint.expel(peer)  # which takes the session
 
     def _on_alarm(self) -> None:
         self._alarm = None
@@ -280,15 +283,15 @@ class Host:
 
     def _after(self, events: Iterable[AgentEvent]) -> None:
         """Tell, send, and arm the one timer."""
+        while (packet := self.agent.poll_transmit()) is not None:
+            self.endpoint.send(packet)
         for event in events:
             log.info("%s", event)
-            self.access.note(event)
+            self.access.note(event)  # may expel somebody
             for reader in self._readers:
                 if reader.full():
                     reader.get_nowait()
                 reader.put_nowait(event)
-        while (packet := self.agent.poll_transmit()) is not None:
-            self.endpoint.send(packet)
         due = self.agent.next_timeout()
         if self._alarm is not None:
             if self._alarm.when() == due:

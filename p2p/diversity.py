@@ -3,7 +3,8 @@
 Whoever controls all neighbours of a peer decides what it sees. Identities cost nothing, so neither
 how many ask nor how often they ask may decide who the neighbours are:
 
-* Some links are *ours*: we took the peer from our own view, nobody sent us there. No link that a
+* Some links are *ours*: we took the peer from our own view, or for one of these when it made way
+  (so a chosen neighbour that lies can hand its place to an accomplice, and no more). No link that a
   stranger asks for pushes out the last of them. A peer that has too few of them because others were
   quicker to ask replaces a neighbour at its next shuffle (`p2p.overlay`).
 * Few neighbours share a network, an IPv4 /24 or an IPv6 /48: addresses cost something, and those

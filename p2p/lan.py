@@ -178,6 +178,8 @@ def _addresses(text: str) -> list[Address] | None:
             ip_address(address.host)
     except ValueError:
         return None
+    if not all(address.port for address in addresses):
+        return None
     return addresses
 
 

@@ -86,7 +86,7 @@ class Link:
     extra: bool = False  # made without room: if it comes up, another one makes way
     gives_way: PeerId | None = None  # that other one, if we asked
     instead: Peer | None = None  # whom that other one shall ask for a link, if we were asked
-    ours: bool = False  # we chose the peer, nobody sent us there
+    ours: bool = False  # we chose the peer, or took it for one that we chose and that made way
     wanted: bool = False  # the peer chose us
     attempts: int = 0
     asked: tuple[int, int] = (0, 0)  # incarnation and number of the peer's request

@@ -155,7 +155,8 @@ class Links:
         assert link.peer is not None
         if sender not in (None, link.peer.id):
             return None, []
-        return link, self._confirm(link, now)
+        events = self._confirm(link, now)
+        return (link if link.state is State.UP and link.mine in self._all else None), events
 
     # timers --------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ from p2p.record import (
 from p2p.timers import Timers
 
 TENTHS = 10  # of a second, in which ages travel
+OLDEST = 2**16 - 1  # of these; what is older has expired nearly everywhere
 ROOM = 1000  # bytes of records in one message, with what msgpack puts around each
 AROUND = 7
 LAST = 2**63 - 1  # the highest sequence number
@@ -294,7 +295,8 @@ class Roster:
             if batch and (size + needs > ROOM or len(batch) == SENT):
                 self._say(link.to, Records(link.theirs, tuple(batch)))
                 batch, size = [], 0
-            batch.append((ceil((now - entry.published) * TENTHS), entry.data))
+            age = min(ceil((now - entry.published) * TENTHS), OLDEST)
+            batch.append((age, entry.data))
             size += needs
         if batch:
             self._say(link.to, Records(link.theirs, tuple(batch)))

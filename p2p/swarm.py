@@ -21,6 +21,7 @@ from p2p.events import (
     PayloadReceived,
     PeerDown,
     PeerUp,
+    RecordRejected,
     SeedUnreachable,
     SwarmEvent,
 )
@@ -59,6 +60,7 @@ from p2p.roster import Roster, RosterConfig
 from p2p.timers import Timers
 
 REQUESTS = 20.0  # at once
+UNMETERED = (Payload, Digest, Wanted, Records)  # exchanges and the roster have limits of their own
 MOST_KNOWN = 200  # peers worth saving
 ALONE = 5  # lost peers that are asked at a time by who has no neighbour
 
@@ -285,7 +287,11 @@ class Swarm:
                 link.channel = packet.channel
                 self._liveness.on_pong(link, message, now)
             self._liveness.hear(link, now)
-            events += self._on_link(link, message, body, packet.channel, now)
+            said = self._on_link(link, message, body, packet.channel, now)
+            events += said
+            for event in said:
+                if isinstance(event, RecordRejected):  # an honest neighbour passes none on
+                    events += self.blame(packet.peer, event.reason, now)
         return events
 
     def handle_timeout(self, now: float) -> list[SwarmEvent]:
@@ -328,7 +334,7 @@ class Swarm:
         """Whether anything is to be done about this message of whoever sent it."""
         if self._conduct is None:
             return True
-        if not isinstance(message, Payload) and not self._conduct.affords(packet, now):
+        if not isinstance(message, UNMETERED) and not self._conduct.affords(packet, now):
             return False
         standing = self._conduct.standing(packet.peer, now) if packet.peer else Standing.GOOD
         if standing is Standing.GOOD:
@@ -356,6 +362,7 @@ class Swarm:
         if link is None or link.peer is None:
             return []
         self._links.drop(link)
+        self.roster.on_down(peer, now)
         self._repair_soon(now)
         return [PeerDown(link.peer, reason)]
 

@@ -15,15 +15,17 @@ from typing import Any, Literal
 import aiohttp
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gossip import cache
 from gossip.agent import AgentConfig
 from gossip.config import Config
 from gossip.errors import CheckpointError, NotFinite
 from gossip.exchange import ExchangeCompleted
+from gossip.host import Host
 from gossip.node import HOPELESS, Node
-from gossip.vector import Layout
-from p2p import PeerDown, PeerUp
+from gossip.vector import Layout, layout
+from p2p import Address, Peer, PeerDown, PeerId, PeerUp
 
 SIZE = 64
 LAYOUT = Layout(("w",), ((SIZE,),), ("float32",))
@@ -363,5 +365,22 @@ def test_the_api_answers_while_the_learner_is_busy(tmp_path: Path) -> None:
                     assert (await answer.json())["samples"] == 0
             finally:
                 held.set()
+
+    asyncio.run(check())
+
+
+def test_training_does_not_keep_the_swarm_from_looking_for_neighbours(tmp_path: Path) -> None:
+    """The peers of earlier days are asked once, at the start, however often the node syncs."""
+    gone = Peer(PeerId(bytes([7]) * 32), Address("127.0.0.1", 9))
+    cache.save(tmp_path / "peers.json", [gone])
+
+    async def check() -> None:
+        async with Host(
+            layout(nn.Linear(2, 1)), torch.zeros(3), Config(state_dir=tmp_path)
+        ) as host:
+            due = host.agent.swarm._timers.next()
+            for _ in range(3):
+                host.sync(torch.zeros(3), 1)
+            assert host.agent.swarm._timers.next() == due
 
     asyncio.run(check())
