@@ -5,7 +5,7 @@ another one over TCP, while up to three other neighbours are asked to reach it. 
 it is *suspected*, and probed again and again until anything comes from it or its time is up. That
 time begins long and shrinks with every witness, that is with every helper who lives and could not
 reach it either. So who hears nothing at all, because it is this process that is stuck or cut off,
-waits six times as long as who is told by three others that the neighbour is gone.
+waits ten times as long as who is told by three others that the neighbour is gone.
 
 **Local health** counts signs that we are the slow ones: failed probes, helpers that kept silent,
 neighbours that suspected us, timers that fire late. It makes probes up to nine times as patient,
@@ -59,8 +59,10 @@ class LivenessConfig:
     """Seconds from a failed probe until a neighbour counts as gone, if enough others say so;
     memberlist's suspicion multiplier of 4, and room for a process that stalls for 5 s at a time."""
 
-    doubt: float = 6.0
-    """How many times longer it takes if nobody else says so; memberlist's maximum multiplier."""
+    doubt: float = 10.0
+    """How many times longer it takes if nobody else says so: who hears nothing from anybody is more
+    likely cut off than all others are dead. memberlist has 6, of a time that grows with the
+    network; a process that stalls for 33 s needs more than that (`benchmarks/overlay.py stalls`)"""
 
     witnesses: int = 3
     """How many others are enough; as in Lifeguard."""

@@ -32,12 +32,6 @@ table ip split {{
     }}
 }}
 """
-# By default a link waits twice as long after every half that was lost, until one gets through at
-# the first try. Where one packet in five is lost, it then waits most of the time.
-IMPATIENT = """
-[agent.exchange.timing]
-most = 0.2
-"""
 # Two of the ten digits for each, and a pause, so that many can share a machine.
 DIGITS = """
 import time
@@ -75,7 +69,6 @@ def test_loss_and_a_partition_cost_a_swarm_at_most_two_points(
     lab: Lab, key: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "paced.py").write_text(DIGITS)
-    (tmp_path / "impatient.toml").write_text(IMPATIENT)
     calm, rough = Swarm(lab, "calm"), Swarm(lab, "rough")
     nursery = lab.nursery(
         (
@@ -85,7 +78,6 @@ def test_loss_and_a_partition_cost_a_swarm_at_most_two_points(
                 f"{tmp_path / 'paced.py'}:learner",
                 *("--network-key", key, "--listen", "0.0.0.0:7946", "--no-lan"),
                 *("--shard", f"{shard}/{NODES}", "--join", "10.1.1.2:7946"),
-                *("--config", tmp_path / "impatient.toml"),
             ],
         )
         for swarm in (calm, rough)
@@ -110,5 +102,5 @@ def test_loss_and_a_partition_cost_a_swarm_at_most_two_points(
         sum(part) / NODES for part in (accuracies[:NODES], accuracies[NODES:])
     )
     assert undisturbed > 0.8, "alone nobody can tell more than two of the ten digits"
-    assert disturbed > undisturbed - 0.02
+    assert disturbed > undisturbed - 0.02, f"{disturbed:.3f} beside {undisturbed:.3f}"
     assert any("lost " in node.said for node in nursery.nodes[NODES:]), "it was a partition"
