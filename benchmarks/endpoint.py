@@ -19,7 +19,10 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from p2p.certificates import Credentials
 from p2p.endpoint import CHUNK, Endpoint
+from p2p.identity import Identity
+from p2p.network_key import NetworkKey
 from p2p.packet import MAX_DATAGRAM, Channel, Packet
 from p2p.peer import Address
 from p2p.traffic import EndpointConfig
@@ -30,6 +33,8 @@ BURSTS = 200
 STREAM = 64 << 20  # bytes
 ROUNDS = 3
 PAYLOAD = bytes(MAX_DATAGRAM)
+HANDSHAKES = 40
+KEY = NetworkKey(bytes(32))
 
 
 async def bare_datagrams() -> float:
@@ -55,11 +60,17 @@ class Gate:
     def __init__(self) -> None:
         self._seen = 0
         self._whole = asyncio.Event()
+        self.first = asyncio.Event()
 
     def take(self, packet: object = None) -> None:
         self._seen += 1
+        self.first.set()
         if self._seen % BURST == 0:
             self._whole.set()
+
+    def forget(self) -> None:
+        """What came so far was not part of it."""
+        self._seen = 0
 
     async def burst(self) -> None:
         await asyncio.wait_for(self._whole.wait(), 5)
@@ -93,12 +104,22 @@ async def asyncio_datagrams() -> float:
     return BURSTS * BURST / spent
 
 
-async def endpoint_datagrams() -> float:
-    """Datagrams a second through two endpoints."""
+def credentials(private: bool) -> Credentials | None:
+    """Of a new member of the one network, or None."""
+    return Credentials(Identity.generate(), [KEY]) if private else None
+
+
+async def endpoint_datagrams(private: bool = False) -> float:
+    """Datagrams a second through two endpoints; sealed in a private network."""
     gate = Gate()
-    source, target = Endpoint(gate.take), Endpoint(gate.take)
+    source = Endpoint(gate.take, credentials=credentials(private))
+    target = Endpoint(gate.take, credentials=credentials(private))
     await source.open(LOCAL)
     packet = Packet(await target.open(LOCAL), PAYLOAD, Channel.DATAGRAM)
+    if private:  # the first datagram waits for the session to be made
+        source.send(packet)
+        await gate.first.wait()
+        gate.forget()
     began = perf_counter()
     for _ in range(BURSTS):
         for _ in range(BURST):
@@ -128,12 +149,16 @@ async def bare_stream() -> float:
         return STREAM / (perf_counter() - began)
 
 
-async def endpoint_stream(transport: Literal["tcp", "udp"] = "tcp") -> float:
+async def endpoint_stream(transport: Literal["tcp", "udp"] = "tcp", private: bool = False) -> float:
     """Bytes a second through two endpoints, one packet, over a connection that is made first."""
     arrived: asyncio.Queue[int] = asyncio.Queue()
     config = EndpointConfig(transport=transport)
-    source = Endpoint(print, config=config)
-    target = Endpoint(lambda packet: arrived.put_nowait(len(packet.data)), config=config)
+    source = Endpoint(print, config=config, credentials=credentials(private))
+    target = Endpoint(
+        lambda packet: arrived.put_nowait(len(packet.data)),
+        config=config,
+        credentials=credentials(private),
+    )
     await source.open(LOCAL)
     address = await target.open(LOCAL)
     source.send(Packet(address, b"warm", Channel.STREAM))
@@ -146,6 +171,24 @@ async def endpoint_stream(transport: Literal["tcp", "udp"] = "tcp") -> float:
     await source.close()
     await target.close()
     return STREAM / spent
+
+
+async def handshakes() -> float:
+    """Sessions a second that one endpoint makes with new ones, each by a TLS handshake."""
+    arrived: asyncio.Queue[Packet] = asyncio.Queue()
+    target = Endpoint(arrived.put_nowait, credentials=credentials(True))
+    address = await target.open(LOCAL)
+    sources = [Endpoint(print, credentials=credentials(True)) for _ in range(HANDSHAKES)]
+    for source in sources:
+        await source.open(LOCAL)
+    began = perf_counter()
+    for source in sources:
+        source.send(Packet(address, b"hello", Channel.DATAGRAM))
+        await arrived.get()
+    spent = perf_counter() - began
+    for endpoint in (*sources, target):
+        await endpoint.close()
+    return HANDSHAKES / spent
 
 
 async def compare(
@@ -171,6 +214,7 @@ async def main() -> None:
         ("bare sockets, blocking", bare_datagrams),
         ("asyncio.DatagramProtocol", asyncio_datagrams),
         ("Endpoint", endpoint_datagrams),
+        ("Endpoint, sealed", partial(endpoint_datagrams, private=True)),
     )
     await compare(
         f"a stream of {STREAM >> 20} MiB",
@@ -178,8 +222,10 @@ async def main() -> None:
         1e6,
         ("bare sockets, two threads", bare_stream),
         ("Endpoint, by TCP", endpoint_stream),
+        ("Endpoint, by TCP inside TLS", partial(endpoint_stream, private=True)),
         ("Endpoint, in datagrams", partial(endpoint_stream, "udp")),
     )
+    print(f"sessions a second with new members, TLS at both ends: {await handshakes():.0f}")
 
 
 if __name__ == "__main__":
