@@ -15,6 +15,7 @@ numbers, for IEEE subtraction has one result. PyTorch's operations are tested he
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,7 @@ class Difference:
         if size <= sample:
             magnitudes = self._on_device(slice(None)).abs().cpu().numpy()
             return float(np.partition(magnitudes, size - wanted)[size - wanted]), True
-        # Drawn at random, not at a stride: weight matrices are periodic.
-        drawn = np.random.default_rng(size).integers(0, size, sample)
-        at = torch.from_numpy(drawn).to(self.vector.device)
+        at = _drawn(size, sample).to(self.vector.device)
         rank = min(sample - 1, round((1 - density) * sample))
         return float(np.partition(self._on_device(at).abs().cpu().numpy(), rank)[rank]), False
 
@@ -117,13 +116,21 @@ class Difference:
         return (found + start).int().cpu().numpy(), piece[found].cpu().numpy()
 
 
+@lru_cache(4)
+def _drawn(size: int, count: int) -> Tensor:
+    """So many of `size` coordinates, always the same; not to be written to.
+
+    At random, not at a stride: weight matrices are periodic.
+    """
+    return torch.from_numpy(np.random.default_rng(size).integers(0, size, count))
+
+
 def squared_distance(vector: Tensor, reference: Tensor) -> float:
     """|vector - reference|^2, of all coordinates or estimated from SAMPLE of them."""
     size = len(vector)
     if size <= SAMPLE:
         return float((vector - reference).square().sum(dtype=torch.float64))
-    drawn = np.random.default_rng(size).integers(0, size, SAMPLE)
-    at = torch.from_numpy(drawn).to(vector.device)
+    at = _drawn(size, SAMPLE).to(vector.device)
     found = (vector[at] - reference[at]).square().sum(dtype=torch.float64)
     return float(found) * size / SAMPLE
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
+
+from p2p.errors import IdentityError
 
 
 def create(path: Path, content: bytes) -> None:
@@ -25,6 +28,24 @@ def replace(path: Path, content: bytes) -> None:
     _write(fresh, content)
     os.replace(fresh, path)
     sync_directory(path.parent)
+
+
+def read_secret(path: Path, most: int, what: str, instead: str) -> bytes:
+    """At most so many bytes of a file that holds `what`, a secret.
+
+    Raises OSError; IdentityError if it is no file (then do `instead`), or others can read it.
+    """
+    # Without O_NONBLOCK a named pipe in the place of the file would block us.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise IdentityError(f"{path} is not a file; {instead}")
+        if status.st_mode & 0o077:
+            raise IdentityError(
+                f"others can read {what} in {path} (mode {status.st_mode & 0o777:o}): "
+                f"chmod 600 {path}"
+            )
+        return file.read(most)
 
 
 def sync_directory(path: Path) -> None:

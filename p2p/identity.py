@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,17 +113,7 @@ def load(path: Path) -> Identity:
 
 
 def _load(path: Path) -> Identity:
-    # Without O_NONBLOCK a named pipe in the place of the file would block us.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise IdentityError(f"{path} is not a file; move it away to get a new identity")
-        if status.st_mode & 0o077:
-            raise IdentityError(
-                f"others can read the private key in {path} (mode {status.st_mode & 0o777:o}): "
-                f"chmod 600 {path}"
-            )
-        pem = file.read(MAX_FILE)
+    pem = files.read_secret(path, MAX_FILE, "the private key", "move it away to get a new identity")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted

@@ -13,9 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import secrets
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -110,17 +108,9 @@ def load(path: Path) -> NetworkKey:
         IdentityError: there is none, or others can read it; the text says what to do.
     """
     try:
-        # Without O_NONBLOCK a named pipe in the place of the file would block us.
-        with open(path, "rb", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise IdentityError(f"{path} is not a file; give the file with the network key")
-            if status.st_mode & 0o077:
-                raise IdentityError(
-                    f"others can read the network key in {path} (mode "
-                    f"{status.st_mode & 0o777:o}): chmod 600 {path}"
-                )
-            data = file.read(MAX_FILE)
+        data = files.read_secret(
+            path, MAX_FILE, "the network key", "give the file with the network key"
+        )
     except FileNotFoundError:
         raise IdentityError(
             f"there is no network key in {path}; copy it from another member, or begin a new "
