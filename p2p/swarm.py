@@ -137,7 +137,9 @@ class Swarm:
         self._config = config
         self._rng = rng
         self._outbox: deque[Packet] = deque()
-        self._liveness = Liveness(config.liveness, rng, self._say, lambda: self._links.up.values())
+        self._liveness = Liveness(
+            me, config.liveness, rng, self._say, lambda: self._links.up.values()
+        )
         self._links = Links(
             me, config.links, rng, incarnation, self._say, self._liveness, self._suggest
         )
@@ -241,8 +243,9 @@ class Swarm:
             return [rejected, *self.blame(fault, str(error), now)]
         if not self._admits(packet, message, now):
             return []
-        if isinstance(message, Request | Accept) and packet.peer not in (None, message.sender.id):
-            reason = f"claims to be {message.sender.id.short}"
+        claimed = _claimed(message)
+        if claimed is not None and packet.peer not in (None, claimed.id):
+            reason = f"claims to be {claimed.id.short}"
             rejected = PacketRejected(packet.address, reason)
             return [rejected, *self.blame(packet.peer, reason, now)]
         if isinstance(message, Request) and not _plausible(message.sender, packet):
@@ -268,8 +271,10 @@ class Swarm:
                 self._overlay.on_shuffled(message, packet.address, now)
                 return []
             case Check():
-                if message.target == self.me.id:
-                    self._say(packet.address, Checked(message.number))
+                datagram = packet.channel is Channel.DATAGRAM
+                to = packet.address if datagram else message.sender
+                if message.target == self.me.id and to is not None:
+                    self._say(to, Checked(message.number))
                 return []
             case Checked():
                 self._liveness.on_checked(message)
@@ -542,6 +547,11 @@ class Swarm:
 
 def _address(target: Peer | Address) -> Address:
     return target.address if isinstance(target, Peer) else target
+
+
+def _claimed(message: Message) -> Peer | None:
+    """Who says that it sent this."""
+    return message.sender if isinstance(message, Request | Accept | Check) else None
 
 
 def _plausible(sender: Peer, packet: Packet) -> bool:
