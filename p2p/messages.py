@@ -166,7 +166,9 @@ class Check:
 
     number: int
     target: PeerId
-    sender: Peer | None = None  # where the answer to a stream goes: TCP picks the port it comes from
+    sender: Peer | None = (
+        None  # where the answer to a stream goes: TCP picks the port it comes from
+    )
 
 
 @dataclass(frozen=True, slots=True)

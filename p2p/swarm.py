@@ -53,7 +53,7 @@ from p2p.messages import (
     Wanted,
 )
 from p2p.overlay import Overlay, OverlayConfig
-from p2p.packet import MAX_DATAGRAM, Channel, Packet
+from p2p.packet import MAX_DATAGRAM, Channel, Packet, Source
 from p2p.peer import Address, Peer, PeerId
 from p2p.record import Sign, Verify
 from p2p.roster import Roster, RosterConfig
@@ -149,7 +149,7 @@ class Swarm:
         self._lost: dict[PeerId, Peer] = {}
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
-        self._asking: Buckets[PeerId | Address] = Buckets(config.requests, REQUESTS)
+        self._asking: Buckets[Source] = Buckets(config.requests, REQUESTS)
 
     @property
     def neighbours(self) -> Mapping[PeerId, Link]:
@@ -255,20 +255,20 @@ class Swarm:
             case Request() if message.version != VERSION:
                 reason = f"speaks version {message.version} of the protocol, not {VERSION}"
                 return [PacketRejected(message.sender.address, reason)]
-            case Request() if not self._asking.take(packet.peer or packet.address, now):
+            case Request() if not self._asking.take(packet.source, now):
                 return [PacketRejected(packet.address, "asks for links too often")]
             case Request():
                 return self._follow(self._links.on_request(message, now), now)
             case Accept():
                 return self._follow(self._links.on_accept(message, now), now)
             case Refuse():
-                return self._follow(self._links.on_refuse(message), now)
+                return self._follow(self._links.on_refuse(message, packet.source), now)
             case Disconnect():
                 return self._follow(self._links.on_disconnect(message), now)
             case Unknown():
                 return self._follow(self._links.on_unknown(message, packet.address), now)
             case Shuffled():
-                self._overlay.on_shuffled(message, packet.address, now)
+                self._overlay.on_shuffled(message, packet.source, now)
                 return []
             case Check():
                 datagram = packet.channel is Channel.DATAGRAM
@@ -292,7 +292,7 @@ class Swarm:
                 link.channel = packet.channel
                 self._liveness.on_pong(link, message, now)
             self._liveness.hear(link, now)
-            said = self._on_link(link, message, body, packet.channel, now)
+            said = self._on_link(link, message, body, packet, now)
             events += said
             for event in said:
                 if isinstance(event, RecordRejected):  # an honest neighbour passes none on
@@ -379,19 +379,20 @@ class Swarm:
     # what happens --------------------------------------------------------------------------------
 
     def _on_link(
-        self, link: Link, message: Message, body: memoryview, channel: Channel, now: float
+        self, link: Link, message: Message, body: memoryview, packet: Packet, now: float
     ) -> list[SwarmEvent]:
+        source = packet.peer or link.address  # not that of the packet: it may be a stream
         match message:
             case Ping():
-                self._liveness.on_ping(link, message, stream=channel is Channel.STREAM)
+                self._liveness.on_ping(link, message, stream=packet.channel is Channel.STREAM)
             case PingRequest():
                 self._liveness.on_ping_request(link, message, now)
             case Vouch():
                 self._liveness.on_vouch(link, message, now)
             case Walk():
-                self._overlay.on_walk(link, message, now)
+                self._overlay.on_walk(link, message, source, now)
             case Shuffle():
-                self._overlay.on_shuffle(link, message, now)
+                self._overlay.on_shuffle(link, message, source, now)
             case Digest():
                 self.roster.on_digest(link, message)
             case Wanted():
@@ -419,9 +420,9 @@ class Swarm:
                         self._links.request(instead, now, ours=ours)
                     self._repair_soon(now)
                     events.append(PeerDown(peer, reason))
-                case RequestRefused(address, peers):
+                case RequestRefused(address, peers, source):
                     self._seed_answered(address)
-                    self._overlay.learn(peers, address, now)
+                    self._overlay.learn(peers, source, now)
                     if self._links.room > 0:
                         self._overlay.seek()
                     self._later("repair", self._repair_delay, now)
