@@ -140,7 +140,9 @@ class Access:
         self._examine = lru_cache(1024)(self._examine_once)
         self._listed = PeerList(config.allow) if config.mode == "allow" and config.allow else ()
         self._came: dict[PeerId, tuple[str, ...]] = {}  # with which invitations, as of late
-        self._uses: dict[str, tuple[int, list[str]]] = self._load(USES, _read_uses, {})
+        self._uses: dict[str, tuple[int, list[str]]] = self._load(
+            USES, _read_uses, {}
+        )  # by issuer and name
         bans, self._revoked = self._load(BANS, self._read_bans, ({}, {}))
         self.conduct = Conduct(config.conduct, bans)
 
@@ -201,18 +203,20 @@ class Access:
 
     def _count(self, invitation: Invitation, peer: PeerId) -> str | None:
         """Count this peer among those who came with it, unless they were enough already."""
-        _, peers = self._uses.get(invitation.name, (0, []))
+        # By its name alone, whoever may invite could use up the invitations of others.
+        key = f"{invitation.issuer} {invitation.name}"
+        _, peers = self._uses.get(key, (0, []))
         if str(peer) in peers:
             return None
         if len(peers) >= invitation.uses:
             return f"its invitation is used up, by {len(peers)} others"
         if not peers and len(self._uses) >= MOST_INVITATIONS:
             past = self._clock() - invitations.SKEW
-            self._uses = {name: use for name, use in self._uses.items() if use[0] > past}
+            self._uses = {key: use for key, use in self._uses.items() if use[0] > past}
             if len(self._uses) >= MOST_INVITATIONS:
                 return "too many invitations are in use"
-        self._uses[invitation.name] = (invitation.expires, [*peers, str(peer)])
-        self._save(USES, {name: list(use) for name, use in self._uses.items()})
+        self._uses[key] = (invitation.expires, [*peers, str(peer)])
+        self._save(USES, {key: list(use) for key, use in self._uses.items()})
         return None
 
     # bans -----------------------------------------------------------------------------------------
@@ -335,8 +339,8 @@ class Access:
 
 def _read_uses(found: Any) -> dict[str, tuple[int, list[str]]]:
     return {
-        str(name): (int(expires), [str(peer) for peer in peers])
-        for name, (expires, peers) in found.items()
+        str(key): (int(expires), [str(peer) for peer in peers])
+        for key, (expires, peers) in found.items()
     }
 
 

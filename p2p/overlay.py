@@ -10,9 +10,9 @@ Departures from the paper, which cost it connectivity: links are confirmed by bo
 whose candidates have no room *seeks*, its name walking by every neighbour to whoever lacks a link
 as well; now and then a link is *swapped* for one to a random peer that we know.
 
-What others tell us is hearsay: one source (a peer that has proven who it is, an address where nobody
-does) fills a share of the passive view only, and changes no address that we have from elsewhere;
-`p2p.diversity` says who may be a neighbour.
+What others tell us is hearsay: one source (a peer that has proven who it is, or an address where
+nobody does) fills a share of the passive view only, and changes no address that we have from
+elsewhere; `p2p.diversity` says who may be a neighbour.
 """
 
 from __future__ import annotations
