@@ -352,8 +352,9 @@ def test_the_length_of_every_queue_is_shown() -> None:
     async def scenario() -> None:
         async with member() as (anne, _):
             queues = anne.endpoint.queues
-            waiting = {"unsealed", "in_datagrams", "streams", "stream_bytes"}
-            assert set(queues) == waiting | {"connections", "handshakes", "body_bytes"}
+            out = {"unsealed", "in_datagrams", "in_datagrams_bytes", "streams", "stream_bytes"}
+            datagrams = {"unfinished", "unfinished_bytes", "sources"}
+            assert set(queues) == out | datagrams | {"connections", "handshakes", "body_bytes"}
             with socket.create_server(LOCAL) as deaf:
                 address = Address(*deaf.getsockname())
                 for number in range(3):

@@ -14,7 +14,7 @@ import pytest
 
 from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
-from p2p.frames import Fragment, is_frame
+from p2p.frames import FRAGMENT, Fragment, is_frame
 from p2p.identity import Identity
 from p2p.network_key import NetworkKey
 from p2p.packet import Channel, Packet
@@ -283,6 +283,20 @@ def test_what_is_under_way_when_an_endpoint_closes_is_dropped_and_counted(
                 assert (a.endpoint.streams_waiting, a.endpoint.bytes_waiting) == (1, 5_000)
                 await a.endpoint.close()
                 assert a.traffic.dropped_out == 1
+
+    run(scenario)
+
+
+def test_a_stream_that_has_arrived_in_part_is_shown_among_the_queues() -> None:
+    async def scenario() -> None:
+        async with boxes(AUTO) as [a]:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+                source.sendto(
+                    Fragment(7, 0, 0, len(SMALL), 0, 0, True, SMALL[:FRAGMENT]).encode(), a.at
+                )
+                await a.until(lambda: a.endpoint.queues["sources"] == 1)
+            queues = a.endpoint.queues
+            assert (queues["unfinished"], queues["unfinished_bytes"]) == (1, FRAGMENT)
 
     run(scenario)
 
