@@ -273,7 +273,7 @@ class Access:
             case PeerGraylisted(peer, reason):
                 self._record("graylist", peer=str(peer), reason=reason)
             case PeerBanned(peer, seconds, reason):
-                self._record("ban", who=str(peer), seconds=seconds, reason=reason)
+                self._record("banned", peer=str(peer), seconds=seconds, reason=reason)
                 self._save(BANS, self._banned())
                 self._expel(peer, reason)
             case LinkReset(peer, reason):
