@@ -24,7 +24,7 @@ from p2p.peer import Address, PeerId
 from p2p.seal import OVERHEAD
 from p2p.sessions import Destination
 from p2p.traffic import EndpointConfig
-from tests.p2p.test_endpoint import LOCAL, Box, run
+from tests.boxes import LOCAL, Box, run
 
 KEY, OTHER_KEY = NetworkKey(b"k" * 32), NetworkKey(b"o" * 32)
 ANNE, BOB = Identity.generate(), Identity.generate()
@@ -40,7 +40,7 @@ async def member(
     credentials = Credentials(identity, [key], admit=admit, invitation=invitation)
     box = Box(credentials=credentials, **options)
     try:
-        yield box, await box.endpoint.open(listen)
+        yield box, await box.open(listen)
     finally:
         await box.endpoint.close()
 
