@@ -1,8 +1,8 @@
 """The swarm: finds peers, keeps a few as neighbours, and carries bytes to them.
 
-A machine (see `p2p.machine`) made of two parts: `Links` makes, confirms and watches links,
-`Overlay` decides with whom. This one reads messages off the wire, gives each to the part that it
-concerns, keeps trying the seeds, and fills the view whenever a link is missing.
+A machine (see `p2p.machine`) made of parts: `Links` makes, confirms and watches links, `Overlay`
+decides with whom, `Contacts` keeps trying seeds and lost peers. This one reads messages off the
+wire, gives each to the part that it concerns, and fills the view whenever a link is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 
 from p2p.buckets import Buckets
 from p2p.conduct import Conduct, Standing
+from p2p.contacts import Contacts, ContactsConfig
 from p2p.errors import UnknownMessage, UnknownPeer, WireError
 from p2p.events import (
     PacketRejected,
@@ -22,7 +23,6 @@ from p2p.events import (
     PeerDown,
     PeerUp,
     RecordRejected,
-    SeedUnreachable,
     SwarmEvent,
 )
 from p2p.identity import verify
@@ -62,11 +62,10 @@ from p2p.timers import Timers
 REQUESTS = 20.0  # at once
 UNMETERED = (Payload, Digest, Wanted, Records)  # exchanges and the roster have limits of their own
 MOST_KNOWN = 200  # peers worth saving
-ALONE = 5  # lost peers that are asked at a time by who has no neighbour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwarmConfig:
+class SwarmConfig(ContactsConfig):
     """How a peer takes part in the network."""
 
     links: LinkConfig = field(default_factory=LinkConfig)
@@ -82,31 +81,12 @@ class SwarmConfig:
     """Seconds; where that doubling ends. So seldom do walks (`OverlayConfig.seek_walk`) find the
     last others that lack a link that with 30 s one peer in 200 would lack one, at any time."""
 
-    seed_every: float = 2.0
-    """Seconds between rounds of requests to a seed that does not answer; doubles. A guess."""
-
-    seed_most: float = 30.0
-    """Seconds; where that doubling ends. A guess."""
-
-    reunite_every: float = 30.0
-    """Seconds between two attempts to reach a seed or a lost peer that is no neighbour. Without
-    them, halves of a network that was split for longer than links live never meet again
-    (iroh-gossip #152). serf tries every 30 s."""
-
     requests: float = 1.0
     """Requests for a link that one peer may send a second; 20 at once. A guess: it repeats one
     three times in 4 s, and has no more than a few under way."""
 
-    lost: int = 30
-    """Lost peers that are remembered for that; as many as the passive view holds."""
 
-
-@dataclass(slots=True)
-class _Seed:
-    attempts: int = 0  # rounds of requests without an answer; 0 once there was one
-
-
-Timer = Address | Literal["repair", "shuffle", "reunite"]
+Timer = Literal["repair", "shuffle", "reunite"]
 
 
 class Swarm:
@@ -145,8 +125,8 @@ class Swarm:
         )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self.roster = Roster(me, config.roster, rng, incarnation, self._say, sign, verify)
-        self._seeds: dict[Address, _Seed] = {}
-        self._lost: dict[PeerId, Peer] = {}
+        round_ = config.links.request_timeout * 2**config.links.request_attempts
+        self._contacts = Contacts(me, config, rng, self._links, round_)
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
         self._asking: Buckets[Source] = Buckets(config.requests, REQUESTS)
@@ -188,16 +168,11 @@ class Swarm:
             self._links.request(met[0], now, joining=True)
             self._repair_soon(now)
             self._later("reunite", self._config.reunite_every, now)
-        for seed in seeds:
-            if seed != self.me.address and seed not in self._seeds:
-                self._seeds[seed] = _Seed()
-                self._try_seed(seed, now)
+        self._contacts.add(seeds, now)
 
     def forget(self, seeds: Iterable[Address]) -> None:
         """Stop trying these; links that were made through them stay."""
-        for seed in seeds:
-            if self._seeds.pop(seed, None) is not None:
-                self._timers.cancel(seed)
+        self._contacts.forget(seeds)
 
     def meet(self, peer: Peer, now: float) -> None:
         """Get to know somebody, and ask for a link if one is missing. If nobody answers, that is
@@ -227,6 +202,7 @@ class Swarm:
             self._links.drop(link, leaving=True)
             events.append(PeerDown(link.peer, "we left"))
         self._timers = Timers()
+        self._contacts.stop()
         return events
 
     # the verbs -----------------------------------------------------------------------------------
@@ -314,11 +290,9 @@ class Swarm:
                     self._overlay.swap(now)
                     self._later("shuffle", self._config.overlay.shuffle_every, now)
                 case "reunite":
-                    self._reunite(now)
+                    self._contacts.reunite(now)
                     self._later("reunite", self._config.reunite_every, now)
-                case _:
-                    events += self._retry_seed(timer, now)
-        return events
+        return [*events, *self._contacts.handle_timeout(now)]
 
     def poll_transmit(self) -> Packet | None:
         """The next packet to send, or None."""
@@ -330,6 +304,7 @@ class Swarm:
             self._links.next_timeout(),
             self._liveness.next_timeout(),
             self.roster.next_timeout(),
+            self._contacts.next_timeout(),
             self._timers.next(),
         )
 
@@ -362,7 +337,7 @@ class Swarm:
     def expel(self, peer: PeerId, reason: str, now: float) -> list[SwarmEvent]:
         """End the link with a peer, if there is one, and do not ask for another."""
         self._overlay.forget(peer)
-        self._lost.pop(peer, None)
+        self._contacts.drop(peer)
         link = self._links.up.get(peer)
         if link is None or link.peer is None:
             return []
@@ -421,7 +396,7 @@ class Swarm:
                     self._repair_soon(now)
                     events.append(PeerDown(peer, reason))
                 case RequestRefused(address, peers, source):
-                    self._seed_answered(address)
+                    self._contacts.answered(address)
                     self._overlay.learn(peers, source, now)
                     if self._links.room > 0:
                         self._overlay.seek()
@@ -429,15 +404,16 @@ class Swarm:
                     self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
                 case RequestFailed(_, peer):
                     if peer is not None:
-                        self._lose(peer)
+                        self._overlay.forget(peer.id)
+                        self._contacts.lose(peer)
                     self._repair_soon(now)
         return events
 
     def _on_up(self, link: Link, peer: Peer, joined: bool, now: float) -> None:
         self._overlay.forget(peer.id)
         self.roster.on_up(link, now)
-        self._lost.pop(peer.id, None)
-        self._seed_answered(link.address)
+        self._contacts.drop(peer.id)
+        self._contacts.answered(link.address)
         if joined:
             self._overlay.introduce(peer)
         if "shuffle" not in self._timers:
@@ -458,9 +434,7 @@ class Swarm:
         for candidate in self._overlay.candidates(most):
             self._links.request(candidate, now)
         if not self._links.up:
-            for seed in self._seeds:
-                if seed not in self._timers:
-                    self._try_seed(seed, now)
+            self._contacts.try_seeds(now)
         self._later("repair", self._repair_delay, now)
 
     def _repair_soon(self, now: float) -> None:
@@ -473,55 +447,6 @@ class Swarm:
 
     def _jitter(self, delay: float) -> float:
         return delay * self._rng.uniform(0.75, 1.25)
-
-    # islands -------------------------------------------------------------------------------------
-
-    def _lose(self, peer: Peer) -> None:
-        """Nobody answers there now; perhaps some day."""
-        self._overlay.forget(peer.id)
-        self._lost.pop(peer.id, None)
-        self._lost[peer.id] = peer
-        if len(self._lost) > self._config.lost:
-            del self._lost[next(iter(self._lost))]
-
-    def _reunite(self, now: float) -> None:
-        """Ask somebody with whom we may have lost touch. A lost peer may be on another island whose
-        members have no room, as ours have not, so there a link is forced; of a seed that would be
-        too much to ask, and even its refusal tells us of its peers."""
-        targets: list[Peer | Address] = [
-            *self._lost.values(),
-            *(seed for seed in self._seeds if seed not in self._timers),
-        ]
-        targets = [target for target in targets if not self._links.knows(_address(target))]
-        most = 1 if self._links.up else ALONE
-        for target in self._rng.sample(targets, min(most, len(targets))):
-            self._links.request(target, now, extra=isinstance(target, Peer))
-
-    # seeds ---------------------------------------------------------------------------------------
-
-    def _try_seed(self, address: Address, now: float) -> None:
-        if any(link.address == address for link in self._links.up.values()):
-            self._seed_answered(address)
-            return
-        seed = self._seeds[address]
-        seed.attempts += 1
-        self._links.request(address, now, joining=True)
-        # the links repeat the request meanwhile; a round is over when they give up
-        round_ = self._config.links.request_timeout * 2**self._config.links.request_attempts
-        pause = min(self._config.seed_every * 2 ** (seed.attempts - 1), self._config.seed_most)
-        self._timers.set(address, now + round_ + self._jitter(pause))
-
-    def _retry_seed(self, address: Address, now: float) -> list[SwarmEvent]:
-        attempts = self._seeds[address].attempts
-        self._try_seed(address, now)
-        if attempts.bit_count() == 1:  # the first, the second, the fourth round, ...
-            return [SeedUnreachable(address, attempts)]
-        return []
-
-    def _seed_answered(self, address: Address) -> None:
-        if address in self._seeds:
-            self._seeds[address].attempts = 0
-            self._timers.cancel(address)
 
     # sending -------------------------------------------------------------------------------------
 
