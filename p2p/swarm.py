@@ -86,6 +86,7 @@ class SwarmConfig(ContactsConfig):
     three times in 4 s, and has no more than a few under way."""
 
 
+Apart = Accept | Refuse | Disconnect | Unknown | Shuffled | Check | Checked
 Timer = Literal["repair", "shuffle", "reunite"]
 
 
@@ -224,37 +225,10 @@ class Swarm:
             reason = f"claims to be {claimed.id.short}"
             rejected = PacketRejected(packet.address, reason)
             return [rejected, *self.blame(packet.peer, reason, now)]
-        if isinstance(message, Request) and not _plausible(message.sender, packet):
-            reason = f"says that it listens at {message.sender.address}"
-            return [PacketRejected(packet.address, reason)]
-        match message:
-            case Request() if message.version != VERSION:
-                reason = f"speaks version {message.version} of the protocol, not {VERSION}"
-                return [PacketRejected(message.sender.address, reason)]
-            case Request() if not self._asking.take(packet.source, now):
-                return [PacketRejected(packet.address, "asks for links too often")]
-            case Request():
-                return self._follow(self._links.on_request(message, now), now)
-            case Accept():
-                return self._follow(self._links.on_accept(message, now), now)
-            case Refuse():
-                return self._follow(self._links.on_refuse(message, packet.source), now)
-            case Disconnect():
-                return self._follow(self._links.on_disconnect(message), now)
-            case Unknown():
-                return self._follow(self._links.on_unknown(message, packet.address), now)
-            case Shuffled():
-                self._overlay.on_shuffled(message, packet.source, now)
-                return []
-            case Check():
-                datagram = packet.channel is Channel.DATAGRAM
-                to = packet.address if datagram else message.sender
-                if message.target == self.me.id and to is not None:
-                    self._say(to, Checked(message.number))
-                return []
-            case Checked():
-                self._liveness.on_checked(message)
-                return []
+        if isinstance(message, Request):
+            return self._on_request(message, packet, now)
+        if isinstance(message, Apart):
+            return self._on_apart(message, packet, now)
         link, happened = self._links.on_link(message.token, packet.peer, now)
         events = self._follow(happened, now)
         if link is None:
@@ -352,6 +326,41 @@ class Swarm:
         return len(self._outbox)
 
     # what happens --------------------------------------------------------------------------------
+
+    def _on_request(self, request: Request, packet: Packet, now: float) -> list[SwarmEvent]:
+        address, reason = packet.address, None
+        if not _plausible(request.sender, packet):
+            reason = f"says that it listens at {request.sender.address}"
+        elif request.version != VERSION:
+            address = request.sender.address
+            reason = f"speaks version {request.version} of the protocol, not {VERSION}"
+        elif not self._asking.take(packet.source, now):
+            reason = "asks for links too often"
+        if reason is not None:
+            return [PacketRejected(address, reason)]
+        return self._follow(self._links.on_request(request, now), now)
+
+    def _on_apart(self, message: Apart, packet: Packet, now: float) -> list[SwarmEvent]:
+        """What travels on no link that is up, or ends one."""
+        match message:
+            case Accept():
+                return self._follow(self._links.on_accept(message, now), now)
+            case Refuse():
+                return self._follow(self._links.on_refuse(message, packet.source), now)
+            case Disconnect():
+                return self._follow(self._links.on_disconnect(message), now)
+            case Unknown():
+                return self._follow(self._links.on_unknown(message, packet.address), now)
+            case Shuffled():
+                self._overlay.on_shuffled(message, packet.source, now)
+            case Check():
+                datagram = packet.channel is Channel.DATAGRAM
+                to = packet.address if datagram else message.sender
+                if message.target == self.me.id and to is not None:
+                    self._say(to, Checked(message.number))
+            case Checked():
+                self._liveness.on_checked(message)
+        return []
 
     def _on_link(
         self, link: Link, message: Message, body: memoryview, packet: Packet, now: float
