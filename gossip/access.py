@@ -140,9 +140,8 @@ class Access:
         self._examine = lru_cache(1024)(self._examine_once)
         self._listed = PeerList(config.allow) if config.mode == "allow" and config.allow else ()
         self._came: dict[PeerId, tuple[str, ...]] = {}  # with which invitations, as of late
-        self._uses: dict[str, tuple[int, list[str]]] = self._load(
-            USES, _read_uses, {}
-        )  # by issuer and name
+        # By issuer and name: by name alone, whoever may invite could use up what others signed.
+        self._uses: dict[str, tuple[int, list[str]]] = self._load(USES, _read_uses, {})
         bans, self._revoked = self._load(BANS, self._read_bans, ({}, {}))
         self.conduct = Conduct(config.conduct, bans)
 
@@ -203,7 +202,6 @@ class Access:
 
     def _count(self, invitation: Invitation, peer: PeerId) -> str | None:
         """Count this peer among those who came with it, unless they were enough already."""
-        # By its name alone, whoever may invite could use up the invitations of others.
         key = f"{invitation.issuer} {invitation.name}"
         _, peers = self._uses.get(key, (0, []))
         if str(peer) in peers:

@@ -166,9 +166,7 @@ class Check:
 
     number: int
     target: PeerId
-    sender: Peer | None = (
-        None  # where the answer to a stream goes: TCP picks the port it comes from
-    )
+    sender: Peer | None = None  # whom to answer; the port that a stream comes from is TCP's own
 
 
 @dataclass(frozen=True, slots=True)
