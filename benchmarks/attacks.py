@@ -26,7 +26,7 @@ from sims.simulation import Simulation, SimulationConfig
 
 NODES, SHARE = 10, 0.2
 ATTACKS = ("sign-flip", "noise", "label-flip", "replay", "little")
-MERGES = ("mean", "clipped")
+MERGES = ("mean", "clipped", "trimmed")
 CHANCE = 0.1
 JOIN_EVERY = 0.1  # virtual seconds between two nodes
 

@@ -487,9 +487,7 @@ class Exchange:
             self._answer(mine.half, mine.body, half.attempt)
         else:
             self._measure(mine, half, now)
-        scale = self._guard.scale(self.peer.id, mine.patch, theirs)
-        theirs.add_to(self._x, 0.5 * scale)
-        mine.patch.add_to(self._x, -0.5 * scale)
+        scale = self._guard.merge(self.peer.id, mine.patch, theirs, self._x)
         # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
         # ends add the lower id's half first. Hence one reference, to the bit.
         first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)

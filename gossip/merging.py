@@ -1,34 +1,4 @@
-"""How much of an exchange goes into `x`, where some of the neighbours may lie.
-
-An exchange moves `x` by `(q_theirs - q_mine) / 2` and the reference by its own halves. That one is
-public and must stay equal at both ends, so it always moves in full; what goes into `x` is ours:
-
-    mean     all of it: who lies can move `x` as far as floats go
-    clipped  s times it, s = min(1, radius / length), length = (|q_theirs| + |q_mine|) / 2
-
-`length` is never less than what the exchange would move, and costs no union of two index sets. So
-no exchange moves `x` by more than the radius, which is the smaller of
-
-    MEDIAN * the median, over the links, of the latest length
-    PROGRESS * the length of our own progress between two syncs, on average
-
-Sources. To clip the difference to a neighbour about one's own model: He, Karimireddy, Jaggi,
-"Byzantine-robust decentralized learning via ClippedGossip" (2022); its radius needs the variance of
-the honest, which nobody knows. "Learning from history for Byzantine robust optimization"
-(Karimireddy, He, Jaggi, ICML 2021) centres on what went before. Here that is our own progress: who
-learns as we do has no reason to move us further than a few times as far as we move ourselves, and
-no liar, and no majority of liars, says how far that is.
-
-Limits. A median holds while fewer than half of the links lie, so it asks for `MAJORITY` of them;
-with one or two, only our own progress bounds a liar. Before the first progress there is no such
-bound, and a node that makes none, which only averages, never has it. Each end clips by its own
-radius, so an exchange in which one of them clips moves the mean of all models.
-
-Where data differ from node to node, honest neighbours move us further than our own training does:
-on digits with two classes a node 62 % of the exchanges are clipped, and 3 points of accuracy lost
-(one seed). Nor does a radius help much against who always repeats one old model (`replay`), of
-whose exchanges 11 % are clipped. `benchmarks/attacks.py` prints where this stands.
-"""
+"""HEAD"""
 
 from __future__ import annotations
 
@@ -36,11 +6,15 @@ from math import inf, sqrt
 from statistics import median_low
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from gossip.codec import Patch
 from gossip.density import Motion
+from gossip.trust import Trust
 from p2p import PeerId
 
-Merge = Literal["mean", "clipped"]
+Merge = Literal["mean", "clipped", "trimmed"]
 
 MEDIAN = 2.0  # a guess
 PROGRESS = 2.0  # a guess that keeps digits, IID, at 0.98 under "a little is enough"
@@ -55,31 +29,61 @@ class Guard:
 
     def __init__(self, merge: Merge, motion: Motion) -> None:
         self.clipped = 0
+        self.trust = Trust()
         self._merge = merge
         self._motion = motion
         self._lengths: dict[PeerId, float] = {}  # the latest of each link
+        self._moves: dict[PeerId, Tensor] = {}  # the latest of each link in each coordinate
 
-    def scale(self, peer: PeerId, mine: Patch, theirs: Patch) -> float:
-        """Which share of an exchange with the peer to merge, 0 to 1."""
-        if self._merge == "mean":
-            return 1.0
-        length = (_norm(mine) + _norm(theirs)) / 2
-        self._lengths[peer] = length
-        radius = self._radius()
-        if length <= radius:
-            return 1.0
-        self.clipped += 1
-        return radius / length
+    @property
+    def asks(self) -> bool:
+        """Whether `trust` counts, so that neighbours should be looked at."""
+        return self._merge != "mean"
+
+    def merge(self, peer: PeerId, mine: Patch, theirs: Patch, x: Tensor) -> float:
+        """Move (n,) `x` by as much of an exchange with the peer as is wise.
+
+        Returns that share, 0 to 1, for who takes the exchange back; 0 where it was no share of it.
+        """
+        scale = 1.0 if self._merge == "mean" else self._scale(peer, mine, theirs)
+        if self._merge == "trimmed":
+            self._trim(peer, mine, theirs, 0.5 * scale, x)
+            return 0.0
+        theirs.add_to(x, 0.5 * scale)
+        mine.add_to(x, -0.5 * scale)
+        return scale
 
     def forget(self, peer: PeerId) -> None:
         """The link with the peer is down."""
+        self.trust.forget(peer)
         self._lengths.pop(peer, None)
+        self._moves.pop(peer, None)
+
+    def _scale(self, peer: PeerId, mine: Patch, theirs: Patch) -> float:
+        length = (_norm(mine) + _norm(theirs)) / 2
+        self._lengths[peer] = length
+        scale = min(1.0, self._radius() / length) if length else 1.0
+        scale *= self.trust.of(peer)
+        self.clipped += scale < 1
+        return scale
 
     def _radius(self) -> float:
         radius = PROGRESS * sqrt(self._motion.squared) if self._motion.squared else inf
         if len(self._lengths) >= MAJORITY:
             radius = min(radius, MEDIAN * median_low(self._lengths.values()))
         return radius
+
+    def _trim(self, peer: PeerId, mine: Patch, theirs: Patch, weight: float, x: Tensor) -> None:
+        move = torch.zeros_like(x)
+        theirs.add_to(move, weight)
+        mine.add_to(move, -weight)
+        at = move.nonzero().view(-1)
+        asked = move[at]
+        self._moves.setdefault(peer, torch.zeros_like(x))[at] = asked
+        still = torch.zeros_like(asked)
+        ranked = torch.stack([still, *(each[at] for each in self._moves.values())]).sort(dim=0)
+        drop = len(self._moves) // MAJORITY
+        x[at] += asked.clamp(ranked.values[drop], ranked.values[-1 - drop])
 
 
 def _norm(patch: Patch) -> float:
