@@ -71,8 +71,11 @@ class AgentConfig:
 
     merge: Merge = "mean"
     """What goes into the model. mean: everything, whoever it is from. clipped: no exchange moves it
-    much further than our own training does. That is for data that are alike from node to node; on
-    digits with two classes a node it cost 3 points, so it is not the default."""
+    much further than our own training does, and neighbours whose models do badly on our samples
+    move it less. trimmed: besides, nobody moves it beyond what all others say; a vector more for
+    each link. Both are for data that are alike from node to node. Where they are not, honest
+    neighbours look like liars: see `gossip.merging` for what that costs, and why it is not the
+    default."""
 
     adopt_ratio: float = 10.0
     """A newcomer that has never exchanged takes over a neighbour's model if that has seen more

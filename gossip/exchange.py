@@ -152,7 +152,7 @@ class Receipt:
     n: int  # the last completed exchange
     mine: bytes = b""  # the two halves of it
     theirs: bytes = b""
-    scale: float = 1.0  # the share of it that went into `x`
+    scale: float = 1.0  # the share of it that went into `x`; 0: none that can be taken back
 
 
 @dataclass(slots=True)
