@@ -72,10 +72,9 @@ class AgentConfig:
     merge: Merge = "mean"
     """What goes into the model. mean: everything, whoever it is from. clipped: no exchange moves it
     much further than our own training does, and neighbours whose models do badly on our samples
-    move it less. trimmed: besides, nobody moves it beyond what all others say; a vector more for
-    each link. Both are for data that are alike from node to node. Where they are not, honest
-    neighbours look like liars: see `gossip.merging` for what that costs, and why it is not the
-    default."""
+    move it less. trimmed: besides, nobody moves it beyond what others say; a vector more for each
+    link. Both are for data that are alike from node to node: where they are not, honest neighbours
+    look like liars, so neither is the default; `gossip.merging` says what that costs."""
 
     adopt_ratio: float = 10.0
     """A newcomer that has never exchanged takes over a neighbour's model if that has seen more
@@ -213,10 +212,7 @@ class Agent:
         return self._handed_out if merged else parameters
 
     def probe(self) -> Probe | None:
-        """The neighbour to look at next: measure that model's loss and tell `judge`.
-
-        Once after each `sync` is often enough. None: there is nobody, or `merge` does not ask.
-        """
+        """After a `sync`, whose model to take the loss of, for `judge`; None: nobody's."""
         links = [link for link in self._links.values() if link.reference is not None]
         if not self.guard.asks or not links:
             return None

@@ -29,12 +29,27 @@ at 0.942.
 
 **Trimming** keeps, for each link, how the last exchange to touch a coordinate would have moved it,
 and 0 for staying; leaves out the highest and the lowest, one each for every three links; and lets
-no exchange move the coordinate beyond what remains: W-MSR (LeBlanc et al., "Resilient asymptotic consensus in robust networks", 2013) on
-compressed differences. A mean over the latest differences themselves would trim away all of them:
+no exchange move the coordinate beyond what remains: W-MSR (LeBlanc et al., "Resilient asymptotic
+consensus in robust networks", 2013) on compressed differences. A mean over the latest differences themselves would trim away all of them:
 they share few coordinates. Costs a vector of memory for each link, and one while merging; and an
-exchange that was trimmed is not taken back where the peer never completed it.
+exchange that was trimmed is not taken back where the peer never completed it. On data that are
+alike it has shown no gain over clipping alone.
 
-Measured by `benchmarks/attacks.py`: TABLE
+Measured by `benchmarks/attacks.py`, ten nodes, two of them liars, digits, accuracy of the honest
+nodes after 16 s, their mean and the worst (seed 1; with trimming seed 0):
+
+    attack       mean          clipped       trimmed
+    none         0.978 0.975   0.970 0.964   0.957 0.940
+    sign-flip    0.282 0.091   0.960 0.945   0.959 0.940
+    noise        0.150 0.113   0.968 0.959   -
+    label-flip   0.974 0.973   0.966 0.964   -
+    replay       0.921 0.868   0.970 0.964   0.965 0.951
+    little       0.779 0.742   0.973 0.967   0.971 0.959
+    none, two classes a node
+                 0.856 0.442   0.776 0.698   0.878 0.813
+
+With two classes a node 16 s are not enough to settle: with everything merged, seed 0 is at 0.958
+after 20 s, and with the radius alone at 0.913.
 
 Limits. A median holds while fewer than half of the links lie, so it asks for `MAJORITY` of them;
 with one or two, only our own progress bounds a liar. Before the first progress there is no such

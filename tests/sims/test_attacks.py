@@ -159,7 +159,6 @@ def test_an_unknown_attack_is_refused() -> None:
     [
         ("sign-flip", 20, "clipped"),
         ("noise", None, "clipped"),
-        ("replay", 1, "clipped"),
         ("noise", None, "trimmed"),
     ],
 )
