@@ -30,10 +30,10 @@ at 0.942.
 **Trimming** keeps, for each link, how the last exchange to touch a coordinate would have moved it,
 and 0 for staying; leaves out the highest and the lowest, one each for every three links; and lets
 no exchange move the coordinate beyond what remains: W-MSR (LeBlanc et al., "Resilient asymptotic
-consensus in robust networks", 2013) on compressed differences. A mean over the latest differences themselves would trim away all of them:
-they share few coordinates. Costs a vector of memory for each link, and one while merging; and an
-exchange that was trimmed is not taken back where the peer never completed it. On data that are
-alike it has shown no gain over clipping alone.
+consensus in robust networks", 2013) on compressed differences. A mean over the latest differences
+themselves would trim away all of them: they share few coordinates. Costs a vector of memory for
+each link, and one while merging; and an exchange that was trimmed is not taken back where the peer
+never completed it. On data that are alike it has shown no gain over clipping alone.
 
 Measured by `benchmarks/attacks.py`, ten nodes, two of them liars, digits, accuracy of the honest
 nodes after 16 s, their mean and the worst (seed 1; with trimming seed 0):

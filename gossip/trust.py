@@ -20,10 +20,10 @@ above one's own, and Basil (Prakash et al., 2022). Those have the neighbours' mo
 get them from the reference, and to weigh instead of to drop, is ours. To drop was worse here: in
 the first rounds all references lag, honest ones by as much as those of liars.
 
-Limits. The median holds while fewer than half of the links lie. Where data differ from node to
-node a high loss says nothing, and honest neighbours are believed too little; a rule that noticed
-this by itself, from the median excess, could be made to believe liars (`little` drives it up). Where
-the loss falls slowly an old model is hardly worse than a new one, and `replay` holds everybody back:
+Limits. The median holds while fewer than half of the links lie. Where data differ from node to node
+a high loss says nothing, and honest neighbours are believed too little; a rule that noticed this by
+itself, from the median excess, could be made to believe liars (`little` drives it up). Where the
+loss falls slowly an old model is hardly worse than a new one, and `replay` holds everybody back:
 logistic regression on two classes stayed at 0.64. The loss is taken to be at least 0; a model of a
 loss below counts as one of 0. Buffers are not looked at.
 """
