@@ -22,10 +22,8 @@ no liar, and no majority of liars, says how far that is.
 
 **Trust** (`gossip.trust`) is what holds where a small step in a bad direction is repeated for ever:
 who always says one old model is within every radius. It needs a driver that measures losses, as
-`gossip.Node` and the simulator do for every learner with a `probe`; else it is 1. Radius and trust
-need each other. With trust alone a lie moves `x` far before it is seen through, and then all
-neighbours look bad; with the radius alone (digits, as below) "sign flip" ends at 0.917 and "replay"
-at 0.942.
+`gossip.Node` and the simulator do for every learner with a `probe`; else it is 1. With the
+radius alone (digits, as below, seed 0, 20 s) "sign flip" ends at 0.917 and "replay" at 0.942.
 
 **Trimming** keeps, for each link, how the last exchange to touch a coordinate would have moved it,
 and 0 for staying; leaves out the highest and the lowest, one each for every three links; and lets
