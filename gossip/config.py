@@ -176,7 +176,7 @@ def _described(problem: ErrorDetails) -> str:
 
 
 def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: str = "") -> list[str]:
-    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    known = {entry.name: entry for entry in fields(kind)}
     types = get_type_hints(kind)
     problems = []
     for key, value in table.items():
@@ -185,7 +185,7 @@ def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: str = "") -> lis
             hint = f", did you mean {prefix}{near[0]}?" if near else ""
             problems.append(f"there is no setting {prefix}{key}{hint}")
             continue
-        several = [each for each in get_args(types[key]) if is_dataclass(each)]
+        several: list[Any] = [each for each in get_args(types[key]) if is_dataclass(each)]
         if is_dataclass(types[key]) and isinstance(value, dict):
             problems += _unknown_keys(value, types[key], f"{prefix}{key}.")
         elif several and isinstance(value, list):

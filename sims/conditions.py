@@ -16,6 +16,7 @@ from typing import Literal
 from p2p import Address
 from sims.network import Link, Network, Route
 
+PLAIN = Link()
 TAIL = 1.645  # standard deviations of a normal distribution that 5 % lie above
 
 
@@ -23,7 +24,7 @@ TAIL = 1.645  # standard deviations of a normal distribution that 5 % lie above
 class NetworkConfig:
     """What lies between any two nodes."""
 
-    latency: tuple[float, float] = Link.latency
+    latency: tuple[float, float] = PLAIN.latency
     """Seconds one way. Between the two, uniform, for every datagram anew (`links` = alike); of the
     links, with 5 % below and 5 % above where they are lognormal."""
 
@@ -34,22 +35,22 @@ class NetworkConfig:
     jitter: float = 0.1
     """Share by which a datagram is earlier or later than its link's own latency. A guess."""
 
-    loss: float = Link.loss
+    loss: float = PLAIN.loss
     """Share of datagrams that vanish."""
 
-    duplicate: float = Link.duplicate
+    duplicate: float = PLAIN.duplicate
     """Share of datagrams that arrive twice."""
 
-    reorder: float = Link.reorder
+    reorder: float = PLAIN.reorder
     """Share of datagrams that take three times as long, so that later ones overtake them."""
 
-    up: float = Link.bandwidth
+    up: float = PLAIN.bandwidth
     """Bytes a second that a node can send."""
 
-    down: float = Link.down
+    down: float = PLAIN.down
     """Bytes a second that a node can receive."""
 
-    queue: float = Link.queue
+    queue: float = PLAIN.queue
     """Seconds that a datagram waits for its sender's uplink at most; beyond, it is dropped."""
 
     clock_skew: float = 0.0

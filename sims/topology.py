@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isqrt, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gossip.errors import ConfigError
 
@@ -33,6 +33,7 @@ Kind = Literal[
     "exponential",
     "file",
 ]
+KINDS: tuple[str, ...] = get_args(Kind)
 DRAWS = 100  # of a random graph until one is connected
 DEGREE = 4  # of regular and small-world graphs, if nothing is said
 REWIRED = 0.1  # share of the links of a small world, if nothing is said

@@ -1,0 +1,392 @@
+"""Figures of a run, for a page or a paper: made to be read at 3.4 or 7 inches of width.
+
+The same data give the same bytes: no dates, no random ids. Colours are those of Okabe and Ito,
+which people who do not see red and green apart can tell.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from sims.diagnosis import Counts, Diagnosis
+from sims.recorder import NodeRow, Row, sessions
+
+if TYPE_CHECKING:
+    from sims.experiment import Experiment
+
+ONE, TWO = 3.4, 7.0  # inches: a column, a page
+BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+MOST_NODES = 1000  # that a graph is drawn of; more are a blot
+ANNOTATED = 12  # classes at most whose confusions are written as numbers
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "gossip-sim",
+    "pdf.compression": 6,
+}
+ACCURACY = LinearSegmentedColormap.from_list("accuracy", [RED, "#F0E442", BLUE])
+METADATA = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def draw(painter: Callable[..., Figure], *data: Any) -> Figure:
+    """A figure in this module's style."""
+    with mpl.rc_context(STYLE):
+        return painter(*data)
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """The bytes of a figure as svg, pdf or png."""
+    target = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(target, format=kind, metadata=METADATA[kind], dpi=200)
+    return target.getvalue()
+
+
+# learning ----------------------------------------------------------------------------------------
+
+
+def accuracy(rows: Sequence[Row], nodes: int) -> Figure:
+    """Mean, worst node and the middle 80 %, against what it took."""
+    figure = Figure((TWO, 2.2))
+    columns = (
+        ([row.time for row in rows], "virtual time (s)", ""),
+        ([row.exchanges / nodes for row in rows], "exchanges per node", ""),
+        ([row.bytes / nodes for row in rows], "sent per node", "B"),
+    )
+    panels = figure.subplots(1, len(columns), sharey=True)
+    for axes, (across, label, unit) in zip(panels, columns, strict=True):
+        low, high = [r.accuracy_low for r in rows], [r.accuracy_high for r in rows]
+        axes.fill_between(across, low, high, color=BLUE, alpha=0.18, lw=0, label="middle 80 %")
+        axes.plot(across, [row.accuracy_mean for row in rows], color=BLUE, label="mean")
+        axes.plot(across, [row.accuracy_min for row in rows], color=RED, lw=1, label="worst node")
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(EngFormatter(unit=unit, sep=" " if unit else ""))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlim(left=0)
+    panels[0].set_ylim(0, 1)
+    panels[0].set_ylabel("test accuracy")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[-1].legend(loc="lower right")
+    return figure
+
+
+def loss(rows: Sequence[Row]) -> Figure:
+    """Mean and worst test loss."""
+    figure, axes = _one("virtual time (s)", "test loss")
+    time = [row.time for row in rows]
+    axes.plot(time, [row.loss_mean for row in rows], color=BLUE, label="mean")
+    axes.plot(time, [row.loss_max for row in rows], color=RED, lw=1, label="worst node")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def consensus(rows: Sequence[Row]) -> Figure:
+    """How far the models are apart."""
+    figure, axes = _one("virtual time (s)", "consensus distance")
+    known = [(row.time, row.consensus_distance) for row in rows if row.consensus_distance > 0]
+    axes.plot(*zip(*known, strict=True) if known else ((), ()), color=BLUE)
+    axes.set_yscale("log")
+    axes.grid(which="minor", color="#f3f3f3", lw=0.4)
+    return figure
+
+
+def staleness(gaps: Sequence[float]) -> Figure:
+    """Seconds between two exchanges on one link."""
+    figure, axes = _one("seconds since the exchange before", "share of exchanges")
+    values = np.asarray(gaps)
+    values = values[values > 0]
+    if len(values):
+        bins = np.geomspace(values.min(), max(values.max(), values.min() * 1.01), 40).tolist()
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins=bins, weights=weights, color=BLUE, alpha=0.85)
+        middle = float(np.median(values))
+        axes.axvline(middle, color=RED, lw=1)
+        axes.annotate(
+            f"median {middle:.2g} s",
+            (middle, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=RED,
+            va="top",
+            fontsize=7,
+        )
+        axes.set_xscale("log")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return figure
+
+
+# the network -------------------------------------------------------------------------------------
+
+
+def topology(
+    edges: Sequence[tuple[int, int]], nodes: Sequence[NodeRow], experiment: Experiment
+) -> Figure:
+    """Who was linked with whom in the end, coloured by accuracy; who was down is hollow."""
+    figure = Figure((ONE + 0.6, ONE))
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    places = _places(edges, len(nodes), experiment)
+    lines = LineCollection(
+        [(places[a], places[b]) for a, b in edges], colors="#9aa0a6", linewidths=0.45, alpha=0.7
+    )
+    axes.add_collection(lines)
+    up = [row.node for row in nodes if row.up]
+    down = [row.node for row in nodes if not row.up]
+    size = float(np.clip(4000 / max(len(nodes), 1), 6, 90))
+    accuracies = [nodes[node].accuracy for node in up]
+    points = axes.scatter(
+        places[up, 0],
+        places[up, 1],
+        c=accuracies,
+        s=size,
+        cmap="viridis",
+        edgecolors="white",
+        linewidths=0.4,
+        zorder=2,
+    )
+    axes.scatter(
+        places[down, 0],
+        places[down, 1],
+        s=size,
+        facecolors="white",
+        edgecolors=RED,
+        lw=0.8,
+        zorder=2,
+    )
+    bar = figure.colorbar(points, ax=axes, shrink=0.75, aspect=18, pad=0.02)
+    bar.set_label("test accuracy")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+    axes.autoscale_view()
+    return figure
+
+
+def _places(edges: Sequence[tuple[int, int]], nodes: int, experiment: Experiment) -> Any:
+    import networkx as nx
+
+    graph = nx.Graph()
+    graph.add_nodes_from(range(nodes))
+    graph.add_edges_from(edges)
+    match experiment.topology.kind:
+        case "ring" | "exponential" | "complete" | "small-world":
+            found = nx.circular_layout(graph)
+        case "grid" | "torus":
+            columns = _columns(edges, nodes)
+            found = {node: (node % columns, -(node // columns)) for node in range(nodes)}
+        case _:
+            found = nx.spring_layout(graph, seed=1, iterations=80, k=2.2 / max(nodes, 1) ** 0.5)
+    return np.array([found[node] for node in range(nodes)], dtype=float)
+
+
+def _columns(edges: Sequence[tuple[int, int]], nodes: int) -> int:
+    """Of a lattice: its longer side."""
+    rows = int(nodes**0.5)
+    while nodes % rows:
+        rows -= 1
+    return nodes // rows
+
+
+def churn(lives: Sequence[tuple[float, int, bool]], nodes: int, end: float) -> Figure:
+    """Who was there when."""
+    figure, axes = _one("virtual time (s)", "node", width=TWO, height=2.4)
+    spans = list(sessions(lives, nodes, end))
+    width = float(np.clip(110 / nodes, 0.35, 8))
+    axes.add_collection(
+        LineCollection(
+            [((begin, node), (until, node)) for node, begin, until in spans],
+            colors=BLUE,
+            linewidths=width,
+            alpha=0.55,
+            capstyle="butt",
+        )
+    )
+    gone = [(until, node) for node, _, until in spans if until < end]
+    came = [(begin, node) for node, begin, _ in spans]
+    back = [(at, node) for (at, node) in came if any(n == node and u < at for u, n in gone)]
+    size = float(np.clip(1500 / nodes, 5, 30))
+    for points, colour, marker, label in (
+        (gone, RED, "x", "goes"),
+        (back, GREEN, "|", "comes back"),
+    ):
+        if points:
+            axes.scatter(
+                [at for at, _ in points],
+                [node for _, node in points],
+                c=colour,
+                s=size,
+                marker=marker,
+                lw=0.9,
+                label=label,
+                zorder=3,
+            )
+    axes.set_xlim(0, end)
+    axes.set_ylim(nodes - 0.5, -0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(visible=False)
+    if gone:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return figure
+
+
+def traffic(rows: Sequence[Row], nodes: Sequence[NodeRow]) -> Figure:
+    """Bytes: of the network over time, and of each node."""
+    figure = Figure((TWO, 2.2))
+    left, right = figure.subplots(1, 2)
+    time = np.array([row.time for row in rows])
+    total = np.array([row.bytes for row in rows], dtype=float)
+    if len(rows) > 1:
+        rate = np.diff(total) / np.diff(time) / len(nodes)
+        left.stairs(rate, time, color=BLUE, lw=1.2)
+    left.set_xlabel("virtual time (s)")
+    left.set_ylabel("sent per node")
+    left.yaxis.set_major_formatter(EngFormatter(unit="B/s"))
+    left.set_ylim(bottom=0)
+    left.set_xlim(left=0)
+    for values, colour, label in (
+        ([row.sent for row in nodes], BLUE, "sent"),
+        ([row.received for row in nodes], GREEN, "received"),
+    ):
+        ordered = np.sort(values)[::-1]
+        right.plot(np.arange(1, len(ordered) + 1), ordered, color=colour, label=label)
+    right.set_xlabel("nodes, busiest first")
+    right.set_ylabel("in the whole run")
+    right.yaxis.set_major_formatter(EngFormatter(unit="B"))
+    right.set_ylim(bottom=0)
+    right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    right.legend()
+    return figure
+
+
+# the data ----------------------------------------------------------------------------------------
+
+
+def partition(counts: Counts) -> Figure:
+    """How many samples of each class every node has."""
+    figure = Figure((TWO, 2.2))
+    top, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
+    nodes, classes = counts.shape
+    top.stairs(counts.sum(axis=1), np.arange(nodes + 1) - 0.5, fill=True, color=GREY)
+    top.set_ylabel("samples")
+    top.set_ylim(bottom=0)
+    image = axes.imshow(
+        counts.T, aspect="auto", cmap="Blues", interpolation="nearest", vmin=0, origin="lower"
+    )
+    axes.grid(visible=False)
+    axes.set_xlabel("node")
+    axes.set_ylabel("class")
+    axes.yaxis.set_major_locator(MaxNLocator(min(classes, 10), integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    bar = figure.colorbar(image, ax=[top, axes], aspect=25, pad=0.01)
+    bar.set_label("samples of the class")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
+
+
+def confusion(diagnosis: Diagnosis) -> Figure:
+    """What is taken for what, as shares of each true class."""
+    figure = Figure((ONE, ONE - 0.3))
+    axes = figure.add_subplot()
+    counts = diagnosis.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(shares)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.xaxis.set_major_locator(MaxNLocator(min(classes, 12), integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(min(classes, 12), integer=True))
+    if classes <= ANNOTATED:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        for (true, predicted), share in np.ndenumerate(shares):
+            if share >= 0.005:
+                colour = "white" if share > 0.5 else "#333333"
+                axes.text(
+                    predicted,
+                    true,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color=colour,
+                )
+    bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=20, pad=0.02)
+    bar.set_label("share of the true class (%)")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def classes(diagnosis: Diagnosis) -> Figure:
+    """Precision, recall and F1 of each class: the mean of the nodes, and the worst and best."""
+    scores = diagnosis.scores
+    count = scores.shape[2]
+    figure, axes = _one("class", "score", width=TWO if count > 12 else ONE + 0.6)
+    for place, (name, colour, marker) in enumerate(
+        (("precision", BLUE, "o"), ("recall", RED, "s"), ("F1", GREEN, "D"))
+    ):
+        across = np.arange(count) + (place - 1) * 0.24
+        middle = scores[:, place].mean(axis=0)
+        reach = np.abs(
+            np.stack([scores[:, place].min(axis=0), scores[:, place].max(axis=0)]) - middle
+        )
+        axes.errorbar(across, middle, reach, fmt=marker, ms=3, lw=0.8, color=colour, label=name)
+    axes.set_ylim(0, 1.02)
+    if count <= 30:
+        axes.set_xticks(range(count))
+    axes.grid(axis="x", visible=False)
+    axes.legend(
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handletextpad=0.4,
+    )
+    return figure
+
+
+def _one(across: str, up: str, *, width: float = ONE, height: float = 2.2) -> tuple[Figure, Axes]:
+    figure = Figure((width, height))
+    axes = figure.add_subplot()
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    return figure, axes
