@@ -14,6 +14,7 @@ from gossip import client
 from gossip.cli import Seconds, options
 from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, as_json, fail
 from sims.experiment import ALGORITHMS, ATTACKS
+from sims.lab_commands import compare, replay, sweep
 from sims.topology import KINDS
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ FLAGS = {  # of `run`, and what they set
 @click.version_option(package_name="gossip-learning")
 def main() -> None:
     """Simulate a swarm in virtual time, with the agents and the bytes of real nodes."""
+
+
+for command in (sweep, compare, replay):
+    main.add_command(command)
 
 
 @main.command()

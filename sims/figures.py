@@ -14,9 +14,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from sims.diagnosis import Counts, Diagnosis
 from sims.recorder import NodeRow, Row, sessions
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
 ONE, TWO = 3.4, 7.0  # inches: a column, a page
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+SEVERAL = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MOST_NODES = 1000  # that a graph is drawn of; more are a blot
 ANNOTATED = 12  # classes at most whose confusions are written as numbers
 STYLE: dict[Any, Any] = {
@@ -53,7 +60,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "gossip-sim",
     "pdf.compression": 6,
 }
-ACCURACY = LinearSegmentedColormap.from_list("accuracy", [RED, "#F0E442", BLUE])
 METADATA = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -80,7 +86,7 @@ def save(figure: Figure, kind: str) -> bytes:
 
 def accuracy(rows: Sequence[Row], nodes: int) -> Figure:
     """Mean, worst node and the middle 80 %, against what it took."""
-    figure = Figure((TWO, 2.2))
+    figure = Figure((TWO, 2.4))
     columns = (
         ([row.time for row in rows], "virtual time (s)", ""),
         ([row.exchanges / nodes for row in rows], "exchanges per node", ""),
@@ -99,7 +105,8 @@ def accuracy(rows: Sequence[Row], nodes: int) -> Figure:
     panels[0].set_ylim(0, 1)
     panels[0].set_ylabel("test accuracy")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    panels[-1].legend(loc="lower right")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -121,6 +128,14 @@ def consensus(rows: Sequence[Row]) -> Figure:
     axes.plot(*zip(*known, strict=True) if known else ((), ()), color=BLUE)
     axes.set_yscale("log")
     axes.grid(which="minor", color="#f3f3f3", lw=0.4)
+    plain = FuncFormatter(lambda value, place: f"{value:g}")
+    axes.yaxis.set_major_formatter(plain)
+    values = [distance for _, distance in known]
+    if values and max(values) < 30 * min(values):  # too few powers of ten to read it by
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(plain)
+    else:
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -146,7 +161,8 @@ def staleness(gaps: Sequence[float]) -> Figure:
             fontsize=7,
         )
         axes.set_xscale("log")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
 
 
@@ -227,7 +243,7 @@ def churn(lives: Sequence[tuple[float, int, bool]], nodes: int, end: float) -> F
     """Who was there when."""
     figure, axes = _one("virtual time (s)", "node", width=TWO, height=2.4)
     spans = list(sessions(lives, nodes, end))
-    width = float(np.clip(110 / nodes, 0.35, 8))
+    width = float(np.clip(150 / nodes, 0.35, 8))
     axes.add_collection(
         LineCollection(
             [((begin, node), (until, node)) for node, begin, until in spans],
@@ -356,7 +372,7 @@ def confusion(diagnosis: Diagnosis) -> Figure:
 
 
 def classes(diagnosis: Diagnosis) -> Figure:
-    """Precision, recall and F1 of each class: the mean of the nodes, and the worst and best."""
+    """Precision, recall and F1 of each class: the mean of the nodes, and the middle 80 %."""
     scores = diagnosis.scores
     count = scores.shape[2]
     figure, axes = _one("class", "score", width=TWO if count > 12 else ONE + 0.6)
@@ -365,9 +381,8 @@ def classes(diagnosis: Diagnosis) -> Figure:
     ):
         across = np.arange(count) + (place - 1) * 0.24
         middle = scores[:, place].mean(axis=0)
-        reach = np.abs(
-            np.stack([scores[:, place].min(axis=0), scores[:, place].max(axis=0)]) - middle
-        )
+        low, high = np.quantile(scores[:, place], [0.1, 0.9], axis=0)
+        reach = np.maximum(np.stack([middle - low, high - middle]), 0)
         axes.errorbar(across, middle, reach, fmt=marker, ms=3, lw=0.8, color=colour, label=name)
     axes.set_ylim(0, 1.02)
     if count <= 30:
@@ -381,6 +396,33 @@ def classes(diagnosis: Diagnosis) -> Figure:
         columnspacing=1.2,
         handletextpad=0.4,
     )
+    return figure
+
+
+# several runs -------------------------------------------------------------------------------------
+
+
+def comparison(groups: Sequence[Group], across: str, up: str) -> Figure:
+    """One line for each group: the mean of its seeds, and from the least to the most of them."""
+    named = {"bytes": "sent per node", "time": "virtual time (s)"}
+    figure, axes = _one(named.get(across, f"{across} per node"), up, width=ONE + 1, height=2.6)
+    for colour, group in zip(cycle(SEVERAL), groups, strict=False):
+        curves = [(run.curve(across), run.curve(up)) for run in group.runs]
+        end = min(max(x) for x, _ in curves)
+        shared = np.linspace(max(min(x) for x, _ in curves), end, 200)
+        values = np.stack([np.interp(shared, x, y) for x, y in curves])
+        axes.plot(shared, values.mean(axis=0), color=colour, label=group.label)
+        if len(curves) > 1:
+            low, high = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(shared, low, high, color=colour, alpha=0.15, lw=0)
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B" if across == "bytes" else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if up in ("accuracy", "worst"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(0, 1)
+    if up == "consensus":
+        axes.set_yscale("log")
+    figure.legend(loc="outside upper center", ncols=min(3, len(groups)))
     return figure
 
 

@@ -62,7 +62,7 @@ def conduct(
         simulation = stage.simulation()
         recorder = Recorder(simulation)
         stage.fill(simulation)
-        for row in _looks(experiment, simulation, recorder, stopped, quiet):
+        for row in looks(experiment, simulation, recorder, stopped, quiet=quiet):
             if expected is not None and row.time == expected[0] and row.trace != expected[1]:
                 raise ConfigError(
                     f"{out} cannot be resumed: at {row.time:g} s this run differs from the one "
@@ -93,14 +93,15 @@ def _expected(out: Path | None) -> tuple[float, str] | None:
     return (state["looked_at"], state["trace"]) if state["state"] == INTERRUPTED else None
 
 
-def _looks(
+def looks(
     experiment: Experiment,
     simulation: Simulation,
     recorder: Recorder,
-    stopped: Callable[[], bool],
-    quiet: bool,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    quiet: bool = False,
 ) -> Iterator[Row]:
-    """Let virtual time pass until the end, with a look now and then."""
+    """Let virtual time pass until the end, or until `stopped`, with a look now and then."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),

@@ -65,6 +65,7 @@ def page(
     for picture in _pictures(experiment, simulation, recorder, missing):
         figure = figures.draw(picture.paint)
         drawn = figures.save(figure, "svg")
+        figure.set_layout_engine("none")  # it is laid out now, which takes as long as drawing it
         folder.write(f"figures/{picture.name}.svg", drawn)
         folder.write(f"figures/{picture.name}.pdf", figures.save(figure, "pdf"))
         shown.append(_figure(picture, drawn))
@@ -145,7 +146,7 @@ def _classification(simulation: Simulation, missing: list[str]) -> Iterator[Pict
     )
     yield Picture(
         "classes",
-        "Precision, recall and F1 of each class: mean of the nodes, worst and best.",
+        "Precision, recall and F1 of each class: the mean of the nodes, and the middle 80 %.",
         False,
         lambda: figures.classes(found),
     )
