@@ -17,6 +17,7 @@ its default. `steady`, `churn` and `partition` are such descriptions that come w
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -246,8 +247,7 @@ def _toml(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
+            return json.dumps(value, ensure_ascii=False)  # its escapes are among TOML's
         case list():
             return f"[{', '.join(map(_toml, value))}]"
     return str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -24,6 +25,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from sims.compare import Group
 from sims.diagnosis import Counts, Diagnosis
 from sims.recorder import NodeRow, Row, sessions
 

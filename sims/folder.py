@@ -28,8 +28,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from gossip.config import read_table
 from gossip.errors import ConfigError
-from sims.experiment import Experiment, as_table, as_toml, check
+from sims.experiment import Experiment, as_toml, check
 
 DESCRIPTION, STATE = "experiment.toml", "run.json"
 PACKAGES = ("gossip-learning", "torch", "numpy", "matplotlib", "networkx", "scikit-learn")
@@ -63,28 +64,24 @@ class Folder:
 
     def experiment(self) -> Experiment:
         """The description. Raises ConfigError."""
-        return check(self.state()["experiment"], {}, str(self.path))
+        self.state()
+        path = self.path / DESCRIPTION
+        return check(read_table(path), {}, str(path))
 
     def state(self) -> dict[str, Any]:
         """What run.json says. Raises ConfigError."""
         try:
             found: dict[str, Any] = json.loads((self.path / STATE).read_text())
-            found["state"], found["experiment"]
+            found["state"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(
                 f"{self.path} is no run: gossip-sim run ... --out {self.path} makes one"
             ) from None
         return found
 
-    def say(self, state: str, experiment: Experiment, **more: object) -> None:
+    def say(self, state: str, **more: object) -> None:
         """Write run.json."""
-        content = {
-            "state": state,
-            "experiment": as_table(experiment),
-            "versions": versions(),
-            "machine": machine(),
-            **more,
-        }
+        content = {"state": state, "versions": versions(), "machine": machine(), **more}
         self.write(STATE, json.dumps(finite(content), indent=2) + "\n")
 
     def write(self, name: str, content: str | bytes) -> None:

@@ -57,7 +57,7 @@ def conduct(
     folder = Folder.new(out, experiment) if out is not None else None
     begun = time.monotonic()
     if folder is not None:
-        folder.say(RUNNING, experiment, begun_at=round(time.time()))
+        folder.say(RUNNING, begun_at=round(time.time()))
     with _stoppable() as stopped:
         simulation = stage.simulation()
         recorder = Recorder(simulation)
@@ -76,7 +76,6 @@ def conduct(
         _write(folder, experiment, outcome)
         folder.say(
             FINISHED if finished else INTERRUPTED,
-            experiment,
             report=asdict(outcome.report),
             looked_at=recorder.rows[-1].time,
             trace=recorder.rows[-1].trace,

@@ -104,8 +104,8 @@ def _combinations(sweep: SweepConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     for cell in sweep.cells:
         for values in product(*grid.values()):
             changes = dict(_flat(cell)) | dict(zip(grid, values, strict=True))
-            words = (re.sub(r"[^\w.]+", "-", str(value)) for value in changes.values())
-            yield "-".join(words), changes
+            told = [*values, *(cell.values() if len(sweep.cells) > 1 else ())]
+            yield "-".join(re.sub(r"[^\w.]+", "-", str(value)) for value in told), changes
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
