@@ -66,12 +66,14 @@ for command in (sweep, compare, replay):
     help="Any key of an experiment; repeatable.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Make a run folder.")
+@click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
 @as_json
 def run(
     experiment: str,
     settings: dict[str, str],
     out: Path | None,
+    sockets: bool,
     peers: bool,
     json_: bool,
     **flags: Any,
@@ -92,8 +94,13 @@ def run(
     from gossip.errors import GossipError
     from sims.laboratory import Diverged
 
+    if sockets and (out is not None or peers):
+        raise click.UsageError("--sockets compares, and makes no folder: leave out --out, --peers")
     try:
         described = _described(experiment, flags, settings)
+        if sockets:
+            _side_by_side(described, json_)
+            return
         report, known, finished = _run(described, out, peers)
     except Diverged as error:
         fail(error, UNEXPECTED)
@@ -114,6 +121,31 @@ def run(
         click.echo(f"{out / 'report.html'} shows it", err=True)
     if not finished:
         fail("interrupted; the report is of what there was", INTERRUPTED)
+
+
+def _side_by_side(experiment: Experiment, json_: bool) -> None:
+    import signal
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from gossip.processes import DaemonFailed
+    from sims.sockets import side_by_side
+
+    # Otherwise SIGTERM would end this process alone and leave the daemons to themselves.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        real, virtual = (asdict(side) for side in side_by_side(experiment))
+    except DaemonFailed as error:
+        fail(error, UNEXPECTED)
+    if json_:
+        click.echo(json.dumps({"daemons": real, "simulation": virtual}))
+        return
+    table = Table("", "daemons", "simulation", "difference")
+    for name, value in real.items():
+        share = f"{virtual[name] / value - 1:+.1%}" if value else ""
+        table.add_row(name.replace("_", " "), f"{value:,.4g}", f"{virtual[name]:,.4g}", share)
+    Console().print(table)
 
 
 def _described(what: str, flags: dict[str, Any], settings: dict[str, str]) -> Experiment:
