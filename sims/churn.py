@@ -92,7 +92,7 @@ def _strikes(config: ChurnConfig, nodes: int, end: float, rng: Random) -> Iterat
     back: dict[int, float] = {}  # when those that are down come back
     at = config.every
     while at + config.down < end:
-        live = [node for node in range(nodes) if back.get(node, 0.0) <= at]
+        live = [node for node in range(nodes) if back.get(node, 0.0) < at]
         if len(live) >= 2:
             node = rng.choice(live)
             back[node] = at + config.down

@@ -20,7 +20,7 @@ from sims.diagnosis import class_counts, diagnose
 from sims.experiment import Experiment, as_table
 from sims.folder import Folder, machine, versions
 from sims.recorder import Recorder
-from sims.report import Report
+from sims.report import Report, size
 from sims.simulation import Simulation
 
 STYLE = """
@@ -250,12 +250,3 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object
             yield from _flat(value, f"{prefix}{key}.")
         elif value != []:
             yield f"{prefix}{key}", value
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

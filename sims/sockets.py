@@ -42,7 +42,7 @@ class Side:
     accuracy_min: float
     exchanges: int
     bytes: int  # sent, of all nodes
-    seconds: float
+    seconds: float  # since all of them are there
     round_seconds: float
 
 
@@ -133,7 +133,7 @@ def _real(early: Sequence[dict[str, Any]], late: Sequence[dict[str, Any]], sampl
         accuracy_min=min(accuracies),
         exchanges=sum(status["exchanges"] for status in late),
         bytes=sum(status["bytes_sent"] for status in late),
-        seconds=max(status["age_seconds"] for status in late),
+        seconds=min(status["age_seconds"] for status in late),
         round_seconds=sum(passed) / rounds,
     )
 
@@ -165,7 +165,7 @@ def _virtual(experiment: Experiment, real: Side) -> Side:
         accuracy_min=report.accuracy_min,
         exchanges=report.exchanges,
         bytes=simulation.network.sent,
-        seconds=report.virtual_seconds,
+        seconds=report.virtual_seconds - twin.joining,
         round_seconds=real.round_seconds,
     )
 

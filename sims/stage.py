@@ -16,6 +16,7 @@ from sims.attacks import hostile, liars
 from sims.churn import Change, plan
 from sims.conditions import devices, impose
 from sims.experiment import Experiment, Happening, joined
+from sims.report import size
 from sims.simulation import MakeLearner, Simulation, SimulationConfig, address_of
 from sims.topology import edges, neighbours
 
@@ -157,8 +158,8 @@ class Stage:
         if needed > free:
             yield (
                 f"{self.experiment.nodes:,} nodes of {learner.layout.size:,} parameters with up to "
-                f"{most} links need about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
-                "free here: take fewer nodes, a smaller model or fewer links"
+                f"{most} links need about {size(needed)}, and {size(free)} are free here: take "
+                "fewer nodes, a smaller model or fewer links"
             )
 
 
