@@ -66,6 +66,7 @@ for command in (sweep, compare, replay):
     help="Any key of an experiment; repeatable.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Make a run folder.")
+@click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
 @click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
 @as_json
@@ -73,6 +74,7 @@ def run(
     experiment: str,
     settings: dict[str, str],
     out: Path | None,
+    figures: bool,
     sockets: bool,
     peers: bool,
     json_: bool,
@@ -101,7 +103,7 @@ def run(
         if sockets:
             _side_by_side(described, json_)
             return
-        report, known, finished = _run(described, out, peers)
+        report, known, finished = _run(described, out, figures, peers)
     except Diverged as error:
         fail(error, UNEXPECTED)
     except GossipError as error:
@@ -118,7 +120,7 @@ def run(
             click.echo()
             client.show_peers(known)
     if out is not None:
-        click.echo(f"{out / 'report.html'} shows it", err=True)
+        click.echo(f"{out / 'report.html' if figures else out} shows it", err=True)
     if not finished:
         fail("interrupted; the report is of what there was", INTERRUPTED)
 
@@ -156,12 +158,12 @@ def _described(what: str, flags: dict[str, Any], settings: dict[str, str]) -> Ex
 
 
 def _run(
-    experiment: Experiment, out: Path | None, peers: bool
+    experiment: Experiment, out: Path | None, figures: bool, peers: bool
 ) -> tuple[Report, dict[str, object] | None, bool]:
     from gossip import peers as whom
     from sims.laboratory import conduct
 
-    outcome = conduct(experiment, out, records=peers)
+    outcome = conduct(experiment, out, figures=figures, records=peers)
     first = outcome.simulation.live[0].agent
     assert first is not None
     known = whom.peers(first.swarm, outcome.simulation.now) if peers else None

@@ -47,8 +47,9 @@ def _start(
     fetch: Callable[..., Any],
     table: dict[str, Any],
     path: Path,
+    figures: bool,
 ) -> Future[None]:
-    reference = remote(table)
+    reference = remote(table, figures)
 
     def wait() -> None:
         for name, content in fetch(reference).items():

@@ -417,8 +417,9 @@ def comparison(groups: Sequence[Group], across: str, up: str) -> Figure:
         if len(curves) > 1:
             low, high = values.min(axis=0), values.max(axis=0)
             axes.fill_between(shared, low, high, color=colour, alpha=0.15, lw=0)
+    if across != "time":  # algorithms differ by powers of ten in what they send
+        axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(unit="B" if across == "bytes" else ""))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
     if up in ("accuracy", "worst"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(0, 1)

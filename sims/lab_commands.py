@@ -24,7 +24,10 @@ folder = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--ray-address", metavar="A", help="Of a cluster.  [a Ray of this machine]")
-def sweep(file: Path, out: Path, jobs: int, engine: str, ray_address: str | None) -> None:
+@click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
+def sweep(
+    file: Path, out: Path, jobs: int, engine: str, ray_address: str | None, figures: bool
+) -> None:
     """Run all cells of FILE, each into a folder of its own; what is finished is skipped.
 
     \b
@@ -39,7 +42,8 @@ def sweep(file: Path, out: Path, jobs: int, engine: str, ray_address: str | None
         "ray": partial(cluster.ray_tasks, address=ray_address),
     }
     try:
-        failures = sweeping.sweep(sweeping.plan(file), out, jobs, engines[engine])
+        cells = sweeping.plan(file)
+        failures = sweeping.sweep(cells, out, jobs, engines[engine], figures=figures)
     except GossipError as error:
         fail(error, CONFIGURATION)
     except KeyboardInterrupt:
@@ -122,13 +126,13 @@ def _print(rows: list[dict[str, Any]], goal: str, value: float | None) -> None:
     from rich.table import Table
 
     columns = ["run", "seeds", f"{goal} at the end"]
-    columns += [f"{cost} to {value:g}" for cost in COSTS] if value is not None else []
+    columns += [f"reach {value:g}", *COSTS] if value is not None else []
     table = Table(*columns)
     for row in rows:
         cells = [row["run"], str(row["seeds"]), _number(row[goal], goal)]
-        for cost in COSTS if value is not None else ():
-            missed = f"{row['reached']} of {row['seeds']} get there"
-            cells.append(_number(row[cost], cost) if row[cost] is not None else missed)
+        if value is not None:
+            cells.append(f"{row['reached']} of {row['seeds']}")
+            cells += ["" if row[cost] is None else _number(row[cost], cost) for cost in COSTS]
         table.add_row(*cells)
     Console().print(table)
 

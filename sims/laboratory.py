@@ -43,14 +43,21 @@ class Outcome:
 
 
 def conduct(
-    experiment: Experiment, out: Path | None = None, *, quiet: bool = False, records: bool = False
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    figures: bool = True,
+    quiet: bool = False,
+    records: bool = False,
 ) -> Outcome:
-    """Run an experiment; with `out`, make a folder of it. `records`: see `Stage`.
+    """Run an experiment; with `out`, make a folder of it, with `figures` and a page if wanted.
+
+    `quiet`: without a progress bar. `records`: see `Stage`.
 
     Raises ConfigError before the work starts, with everything that is wrong; Diverged.
     """
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
-    if out is not None:
+    if out is not None and figures:
         _need_plots()
     stage = Stage(experiment, records=records)
     expected = _expected(out)
@@ -74,6 +81,8 @@ def conduct(
     outcome = Outcome(simulation, recorder, simulation.report(), finished)
     if folder is not None:
         _write(folder, experiment, outcome)
+        if figures:
+            _draw(folder, experiment, outcome)
         folder.say(
             FINISHED if finished else INTERRUPTED,
             report=asdict(outcome.report),
@@ -130,14 +139,11 @@ def _need_plots() -> None:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
         raise ConfigError(
-            "--out draws figures, for which matplotlib is missing: "
-            "pip install 'gossip-learning[plots]'"
+            "figures need matplotlib: pip install 'gossip-learning[plots]', or give --no-figures"
         ) from None
 
 
 def _write(folder: Folder, experiment: Experiment, outcome: Outcome) -> None:
-    from sims.page import page  # here, not above: it imports matplotlib
-
     recorder, simulation = outcome.recorder, outcome.simulation
     folder.write_rows("metrics.csv", recorder.rows)
     folder.write_lines("metrics.jsonl", map(asdict, recorder.rows))
@@ -153,7 +159,13 @@ def _write(folder: Folder, experiment: Experiment, outcome: Outcome) -> None:
         about = model_vector.about(layout, node.agent.samples, str(node.peer.id))
         content = b"".join(model_vector.write(layout, node.agent.x.clone(), about))
         folder.write(f"models/node-{node.index:0{width}}.safetensors", content)
-    page(folder, experiment, outcome.simulation, recorder, outcome.report, outcome.finished)
+
+
+def _draw(folder: Folder, experiment: Experiment, outcome: Outcome) -> None:
+    from sims.page import page  # here, not above: it imports matplotlib
+
+    simulation, recorder = outcome.simulation, outcome.recorder
+    page(folder, experiment, simulation, recorder, outcome.report, outcome.finished)
 
 
 @contextmanager

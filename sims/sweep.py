@@ -116,14 +116,18 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def sweep(cells: list[Cell], out: Path, jobs: int, engine: Callable[..., Any]) -> list[str]:
+def sweep(
+    cells: list[Cell], out: Path, jobs: int, engine: Callable[..., Any], *, figures: bool = True
+) -> list[str]:
     """Run what is not finished yet; returns what went wrong, by cell."""
     waiting = [cell for cell in cells if not cell.done(out)]
     console = Console(stderr=True)
     console.print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished already")
     failures = []
     with engine(jobs) as start:
-        futures = {start(as_table(cell.experiment), out / cell.name): cell for cell in waiting}
+        futures = {
+            start(as_table(cell.experiment), out / cell.name, figures): cell for cell in waiting
+        }
         over = as_completed(futures)
         for future in track(over, "cells", total=len(futures), console=console, transient=True):
             if error := future.exception():
@@ -131,25 +135,25 @@ def sweep(cells: list[Cell], out: Path, jobs: int, engine: Callable[..., Any]) -
     return failures
 
 
-def run_cell(table: dict[str, Any], path: Path) -> None:
+def run_cell(table: dict[str, Any], path: Path, figures: bool) -> None:
     """Run one experiment into a folder."""
     from sims.laboratory import conduct
 
-    outcome = conduct(check(table, {}, str(path)), path, quiet=True)
+    outcome = conduct(check(table, {}, str(path)), path, figures=figures, quiet=True)
     if not outcome.finished:
         raise ConfigError("interrupted; the same command goes on")
 
 
-def pack_cell(table: dict[str, Any]) -> dict[str, bytes]:
+def pack_cell(table: dict[str, Any], figures: bool) -> dict[str, bytes]:
     """Run one experiment; its folder by name of file, for machines that share no disk."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "run"
-        run_cell(table, path)
+        run_cell(table, path, figures)
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
-Start = Callable[[dict[str, Any], Path], "Future[None]"]
+Start = Callable[[dict[str, Any], Path, bool], "Future[None]"]
 
 
 @contextmanager
@@ -158,7 +162,7 @@ def processes(jobs: int) -> Iterator[Start]:
     # Not forked: PyTorch's threads do not survive that.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
-            yield lambda table, path: pool.submit(run_cell, table, path)
+            yield lambda *task: pool.submit(run_cell, *task)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise

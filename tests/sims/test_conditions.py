@@ -89,7 +89,7 @@ def test_behind_a_nat_only_answers_arrive() -> None:
 
 def test_links_have_latencies_of_their_own_both_ways_and_rates_of_their_ends() -> None:
     places = [Address(f"10.0.0.{n}", 1) for n in range(40)]
-    kinds = [DeviceConfig(share=0.5, up=1e4, down=2e4)] + devices([], 39, 0)
+    kinds = [DeviceConfig(share=0.5, up=1e4, down=2e4), *devices([], 39, 0)]
     config = NetworkConfig(latency=(0.01, 0.25), links="lognormal", jitter=0.1)
     routes = Routes(config, kinds, places, 0)
     assert routes(places[3], places[7]).latency == routes(places[7], places[3]).latency

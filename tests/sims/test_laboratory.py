@@ -1,18 +1,23 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+from sims import figures
 from sims.cli import main
 from sims.compare import Estimate, Run, load
 from sims.folder import Folder
+from sims.recorder import Row
 from tests.daemons import LINE
 
 # The learner of the other tests, without its pauses; it asks the process to stop once, at its
 # thirtieth round, if there is a file called `flag` beside it.
-INTERRUPTING = LINE + """
+INTERRUPTING = (
+    LINE
+    + """
 
 import os, signal
 from pathlib import Path
@@ -32,6 +37,7 @@ def interrupting(shard: int, seed: int):
     made.train = once
     return made
 """
+)
 
 
 def sim(*arguments: object) -> Result:
@@ -52,7 +58,8 @@ def files(path: Path) -> dict[str, bytes]:
 def test_a_run_is_a_folder_and_one_that_was_interrupted_comes_out_the_same(
     tmp_path: Path, target: str
 ) -> None:
-    command = ["run", "churn", "--nodes", 4, "--seconds", 24, "--target", target, "--out"]
+    command = ["run", "churn", "--nodes", 4, "--seconds", 20, "--target", target]
+    command += ["--no-figures", "--out"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     result = sim(*command, whole)
     assert result.exit_code == 0, result.output
@@ -62,8 +69,7 @@ def test_a_run_is_a_folder_and_one_that_was_interrupted_comes_out_the_same(
     assert "interrupted" in result.stderr
     state = Folder(cut).state()
     assert state["state"] == "interrupted"
-    assert 0 < state["looked_at"] < 24
-    assert "This run was interrupted at" in (cut / "report.html").read_text()
+    assert 0 < state["looked_at"] < 20
     assert Folder(cut).metrics() == Folder(whole).metrics()[: len(Folder(cut).metrics())]
     result = sim(*command, cut)
     assert result.exit_code == 0, result.output
@@ -95,11 +101,20 @@ def test_a_folder_says_what_happened(tmp_path: Path) -> None:
     assert "https://" not in page
 
 
+def test_the_same_rows_are_drawn_to_the_same_bytes() -> None:
+    numbers = {field.name: 0.5 for field in fields(Row)} | {"trace": ""}
+    rows = [Row(**numbers | {"time": float(time)}) for time in range(3)]  # type: ignore[arg-type]
+    for kind in ("svg", "pdf"):
+        first, again = (figures.save(figures.draw(figures.loss, rows), kind) for _ in range(2))
+        assert first == again
+
+
 def test_a_replay_shows_one_node_and_finds_a_run_that_is_not_the_same(
     tmp_path: Path, target: str
 ) -> None:
     out = tmp_path / "run"
-    assert sim("run", "steady", "--nodes", 3, "--seconds", 6, "--target", target, "--out", out)
+    command = ["run", "steady", "--nodes", 3, "--seconds", 6, "--target", target]
+    assert sim(*command, "--no-figures", "--out", out).exit_code == 0
     result = sim("replay", out, "--until", 4, "--node", 2, "--json")
     assert result.exit_code == 0, result.output
     facts = [json.loads(line) for line in result.stdout.splitlines()]
@@ -121,7 +136,7 @@ def test_a_sweep_runs_every_cell_once_and_comparing_groups_the_seeds(
         f'experiment = "steady"\nseeds = 2\n[grid]\nalgorithm = ["isolated", "shared-reference"]\n'
         f'[[cells]]\nnodes = 3\nseconds = 3\nlearner = "{target}"\n'
     )
-    result = sim("sweep", file, "--out", out, "-j", 2)
+    result = sim("sweep", file, "--out", out, "--no-figures")
     assert result.exit_code == 0, result.output
     names = ["isolated-s0", "isolated-s1", "shared-reference-s0", "shared-reference-s1"]
     assert sorted(path.name for path in out.iterdir()) == names

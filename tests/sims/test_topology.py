@@ -42,7 +42,8 @@ def test_the_same_seed_draws_the_same_graph_and_another_seed_another(kind: str) 
     [
         ("0 1\n1 2\n2 0\n", "graph.txt"),
         (
-            '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="undirected">'
+            '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
+            '<graph edgedefault="undirected">'
             '<node id="a"/><node id="b"/><node id="c"/><edge source="a" target="b"/>'
             '<edge source="b" target="c"/><edge source="c" target="a"/></graph></graphml>',
             "graph.graphml",
