@@ -14,7 +14,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gossip.errors import ConfigError
-from sims.experiment import as_table
 from sims.folder import FINISHED, Folder
 
 ACROSS = {"time": "time", "bytes": "bytes", "exchanges": "exchanges", "rounds": "rounds"}
@@ -94,7 +93,7 @@ def load(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         if folder.state()["state"] != FINISHED:
             left_out.append(f"{path} is {folder.state()['state']}")
             continue
-        runs.append(Run(as_table(folder.experiment()), folder.metrics()))
+        runs.append(Run(folder.table(), folder.metrics()))
     if not runs:
         raise ConfigError(f"no finished run among {len(paths)}: {'; '.join(left_out)}")
     return _grouped(runs), left_out

@@ -147,7 +147,10 @@ def staleness(gaps: Sequence[float]) -> Figure:
     values = np.asarray(gaps)
     values = values[values > 0]
     if len(values):
-        bins = np.geomspace(values.min(), max(values.max(), values.min() * 1.01), 40).tolist()
+        least, most = np.quantile(
+            values, [0.002, 1]
+        )  # the few repeats at once would fill half of it
+        bins = np.geomspace(least, max(most, 1.01 * least), 40).tolist()
         weights = np.full(len(values), 1 / len(values))
         axes.hist(values, bins=bins, weights=weights, color=BLUE, alpha=0.85)
         middle = float(np.median(values))
@@ -156,7 +159,8 @@ def staleness(gaps: Sequence[float]) -> Figure:
             f"median {middle:.2g} s",
             (middle, 0.97),
             xycoords=("data", "axes fraction"),
-            xytext=(4, 0),
+            xytext=(-4, 0),
+            ha="right",
             textcoords="offset points",
             color=RED,
             va="top",
@@ -164,7 +168,7 @@ def staleness(gaps: Sequence[float]) -> Figure:
         )
         axes.set_xscale("log")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure
 
 
@@ -210,8 +214,8 @@ def topology(
     bar = figure.colorbar(points, ax=axes, shrink=0.75, aspect=18, pad=0.02)
     bar.set_label("test accuracy")
     bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.autoscale_view()
     return figure
 
@@ -355,7 +359,7 @@ def confusion(diagnosis: Diagnosis) -> Figure:
         axes.set_xticks(range(classes))
         axes.set_yticks(range(classes))
         for (true, predicted), share in np.ndenumerate(shares):
-            if share >= 0.005:
+            if share >= 0.01:
                 colour = "white" if share > 0.5 else "#333333"
                 axes.text(
                     predicted,

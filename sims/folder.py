@@ -21,6 +21,7 @@ import io
 import json
 import os
 import platform
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,13 +29,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from gossip.config import read_table
 from gossip.errors import ConfigError
 from sims.experiment import Experiment, as_toml, check
 
 DESCRIPTION, STATE = "experiment.toml", "run.json"
 PACKAGES = ("gossip-learning", "torch", "numpy", "matplotlib", "networkx", "scikit-learn")
-FINISHED, INTERRUPTED, RUNNING = "finished", "interrupted", "running"
+FINISHED, INTERRUPTED, RUNNING, FAILED = "finished", "interrupted", "running", "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,16 @@ class Folder:
 
     def experiment(self) -> Experiment:
         """The description. Raises ConfigError."""
+        return check(self.table(), {}, str(self.path / DESCRIPTION))
+
+    def table(self) -> dict[str, Any]:
+        """The description as plain values, unchecked. Raises ConfigError."""
         self.state()
         path = self.path / DESCRIPTION
-        return check(read_table(path), {}, str(path))
+        try:
+            return tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read {path}: {error}") from None
 
     def state(self) -> dict[str, Any]:
         """What run.json says. Raises ConfigError."""

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from gossip import model_vector
 from gossip.errors import ConfigError, GossipError
 from sims.experiment import Experiment
-from sims.folder import FINISHED, INTERRUPTED, RUNNING, Folder
+from sims.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, Folder
 from sims.recorder import Recorder, Row
 from sims.report import Report
 from sims.simulation import Simulation
@@ -69,13 +69,12 @@ def conduct(
         simulation = stage.simulation()
         recorder = Recorder(simulation)
         stage.fill(simulation)
-        for row in looks(experiment, simulation, recorder, stopped, quiet=quiet):
-            if expected is not None and row.time == expected[0] and row.trace != expected[1]:
-                raise ConfigError(
-                    f"{out} cannot be resumed: at {row.time:g} s this run differs from the one "
-                    "that was interrupted, so it was made by another version: give another --out"
-                )
+        for _ in steps(experiment, simulation, stopped, quiet=quiet):
+            if folder is not None:
+                _compare(recorder.look(), expected, folder)
     if all(node.hostile for node in simulation.live):
+        if folder is not None:
+            folder.say(FAILED)
         raise Diverged("training ended in NaN on every node; lower the learning rate")
     finished = not stopped()
     outcome = Outcome(simulation, recorder, simulation.report(), finished)
@@ -101,36 +100,45 @@ def _expected(out: Path | None) -> tuple[float, str] | None:
     return (state["looked_at"], state["trace"]) if state["state"] == INTERRUPTED else None
 
 
-def looks(
+def _compare(row: Row, expected: tuple[float, str] | None, folder: Folder) -> None:
+    """Raises ConfigError where a run that is resumed is not what it was."""
+    if expected is not None and row.time == expected[0] and row.trace != expected[1]:
+        raise ConfigError(
+            f"{folder.path} cannot be resumed: at {row.time:g} s this run differs from the one "
+            "that was interrupted, so it was made by another version: give another --out"
+        )
+
+
+def steps(
     experiment: Experiment,
     simulation: Simulation,
-    recorder: Recorder,
     stopped: Callable[[], bool] = lambda: False,
     *,
     quiet: bool = False,
-) -> Iterator[Row]:
-    """Let virtual time pass until the end, or until `stopped`, with a look now and then."""
-    console = Console(stderr=True)
+) -> Iterator[None]:
+    """Let virtual time pass until the end, or until `stopped`; a step ends when it is time for a
+    look."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
-        TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         transient=True,
     )
     with nullcontext() if quiet else bar:
-        task = bar.add_task("virtual time", total=experiment.seconds, accuracy="")
-        yield recorder.look()
-        while simulation.now < experiment.seconds - 1e-9 and not stopped():
+        task = bar.add_task("virtual time", total=experiment.seconds, rate="")
+        began, first = time.monotonic(), simulation.now
+        yield
+        while simulation.now < experiment.seconds - 1e-9:
             step = min(experiment.sample_every, experiment.seconds - simulation.now)
-            if simulation.run_until(stopped, step):
+            if stopped() or simulation.run_until(stopped, step):
                 return
-            row = recorder.look()
-            bar.update(task, completed=simulation.now, accuracy=f"acc {row.accuracy_mean:.3f}")
-            yield row
+            rate = (simulation.now - first) / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=simulation.now, rate=f"{rate:.2g} s a second")
+            yield
 
 
 def _need_plots() -> None:

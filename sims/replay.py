@@ -15,7 +15,7 @@ import torch
 
 from gossip.errors import ConfigError
 from sims.folder import Folder
-from sims.laboratory import looks
+from sims.laboratory import steps
 from sims.recorder import Recorder, Row, described
 from sims.stage import Stage
 
@@ -48,7 +48,8 @@ def replay(
 
     simulation.listen(listen)
     stage.fill(simulation)
-    for row in looks(replace(experiment, seconds=last), simulation, recorder):
+    for _ in steps(replace(experiment, seconds=last), simulation):
+        row = recorder.look()
         if row.time in known and known[row.time] != row.trace:
             raise ConfigError(
                 f"at {row.time:g} s this run is not what {path} was: it was made by another version"

@@ -20,8 +20,8 @@ from sims.report import size
 from sims.simulation import MakeLearner, Simulation, SimulationConfig, address_of
 from sims.topology import edges, neighbours
 
-# Python objects, sockets' worth of state and a learner's own tensors besides the model: measured
-# with 200 nodes on digits (1.1 MB each) and rounded up.
+# Python objects and a learner's own data: measured with 200 nodes on digits (1.3 MB each), rounded
+# up.
 NODE_BYTES = 1.5e6
 # Vectors of a node beside those of its links: x, what was handed out, a checkpoint, the model, its
 # gradient, momentum and drift correction, and what is under way.
@@ -136,6 +136,9 @@ class Stage:
     def _plan_churn(self) -> None:
         experiment = self.experiment
         self.plan = plan(experiment.churn, experiment.nodes, experiment.seconds, experiment.seed)
+        ends = {change.node: change.up for change in self.plan}
+        if len(ends) == experiment.nodes and not any(ends.values()):
+            raise ConfigError(f"{experiment.churn.trace} leaves nobody up at the end")
 
     def _hand_out_devices(self) -> None:
         experiment = self.experiment
