@@ -1,19 +1,12 @@
-"""Figures of a run, for a page or a paper: made to be read at 3.4 or 7 inches of width.
-
-The same data give the same bytes: no dates, no random ids. Colours are those of Okabe and Ito,
-which people who do not see red and green apart can tell.
-"""
+"""Figures of a run, and of several side by side; see `sims.canvas` for how they look."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -25,6 +18,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from sims.canvas import BLUE, GREEN, GREY, ONE, RED, SEVERAL, TWO, one
 from sims.compare import Group
 from sims.diagnosis import Counts, Diagnosis
 from sims.recorder import NodeRow, Row, sessions
@@ -32,55 +26,8 @@ from sims.recorder import NodeRow, Row, sessions
 if TYPE_CHECKING:
     from sims.experiment import Experiment
 
-ONE, TWO = 3.4, 7.0  # inches: a column, a page
-BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
-SEVERAL = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MOST_NODES = 1000  # that a graph is drawn of; more are a blot
 ANNOTATED = 12  # classes at most whose confusions are written as numbers
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.4,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "gossip-sim",
-    "pdf.compression": 6,
-}
-METADATA = {
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "png": {"Software": None},
-}
-
-
-def draw(painter: Callable[..., Figure], *data: Any) -> Figure:
-    """A figure in this module's style."""
-    with mpl.rc_context(STYLE):
-        return painter(*data)
-
-
-def save(figure: Figure, kind: str) -> bytes:
-    """The bytes of a figure as svg, pdf or png."""
-    target = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(target, format=kind, metadata=METADATA[kind], dpi=200)
-    return target.getvalue()
 
 
 # learning ----------------------------------------------------------------------------------------
@@ -114,7 +61,7 @@ def accuracy(rows: Sequence[Row], nodes: int) -> Figure:
 
 def loss(rows: Sequence[Row]) -> Figure:
     """Mean and worst test loss."""
-    figure, axes = _one("virtual time (s)", "test loss")
+    figure, axes = one("virtual time (s)", "test loss")
     time = [row.time for row in rows]
     axes.plot(time, [row.loss_mean for row in rows], color=BLUE, label="mean")
     axes.plot(time, [row.loss_max for row in rows], color=RED, lw=1, label="worst node")
@@ -125,7 +72,7 @@ def loss(rows: Sequence[Row]) -> Figure:
 
 def consensus(rows: Sequence[Row]) -> Figure:
     """How far the models are apart."""
-    figure, axes = _one("virtual time (s)", "consensus distance")
+    figure, axes = one("virtual time (s)", "consensus distance")
     known = [(row.time, row.consensus_distance) for row in rows if row.consensus_distance > 0]
     axes.plot(*zip(*known, strict=True) if known else ((), ()), color=BLUE)
     axes.set_yscale("log")
@@ -143,13 +90,11 @@ def consensus(rows: Sequence[Row]) -> Figure:
 
 def staleness(gaps: Sequence[float]) -> Figure:
     """Seconds between two exchanges on one link."""
-    figure, axes = _one("seconds since the exchange before", "share of exchanges")
+    figure, axes = one("seconds since the exchange before", "share of exchanges")
     values = np.asarray(gaps)
     values = values[values > 0]
     if len(values):
-        least, most = np.quantile(
-            values, [0.002, 1]
-        )  # the few repeats at once would fill half of it
+        least, most = np.quantile(values, [0.002, 1])  # repeats at once are few
         bins = np.geomspace(least, max(most, 1.01 * least), 40).tolist()
         weights = np.full(len(values), 1 / len(values))
         axes.hist(values, bins=bins, weights=weights, color=BLUE, alpha=0.85)
@@ -247,7 +192,7 @@ def _columns(edges: Sequence[tuple[int, int]], nodes: int) -> int:
 
 def churn(lives: Sequence[tuple[float, int, bool]], nodes: int, end: float) -> Figure:
     """Who was there when."""
-    figure, axes = _one("virtual time (s)", "node", width=TWO, height=2.4)
+    figure, axes = one("virtual time (s)", "node", width=TWO, height=2.4)
     spans = list(sessions(lives, nodes, end))
     width = float(np.clip(150 / nodes, 0.35, 8))
     axes.add_collection(
@@ -381,7 +326,7 @@ def classes(diagnosis: Diagnosis) -> Figure:
     """Precision, recall and F1 of each class: the mean of the nodes, and the middle 80 %."""
     scores = diagnosis.scores
     count = scores.shape[2]
-    figure, axes = _one("class", "score", width=TWO if count > 12 else ONE + 0.6)
+    figure, axes = one("class", "score", width=TWO if count > 12 else ONE + 0.6)
     for place, (name, colour, marker) in enumerate(
         (("precision", BLUE, "o"), ("recall", RED, "s"), ("F1", GREEN, "D"))
     ):
@@ -411,7 +356,7 @@ def classes(diagnosis: Diagnosis) -> Figure:
 def comparison(groups: Sequence[Group], across: str, up: str) -> Figure:
     """One line for each group: the mean of its seeds, and from the least to the most of them."""
     named = {"bytes": "sent per node", "time": "virtual time (s)"}
-    figure, axes = _one(named.get(across, f"{across} per node"), up, width=ONE + 1, height=2.6)
+    figure, axes = one(named.get(across, f"{across} per node"), up, width=ONE + 1, height=2.6)
     for colour, group in zip(cycle(SEVERAL), groups, strict=False):
         curves = [(run.curve(across), run.curve(up)) for run in group.runs]
         end = min(max(x) for x, _ in curves)
@@ -431,11 +376,3 @@ def comparison(groups: Sequence[Group], across: str, up: str) -> Figure:
         axes.set_yscale("log")
     figure.legend(loc="outside upper center", ncols=min(3, len(groups)))
     return figure
-
-
-def _one(across: str, up: str, *, width: float = ONE, height: float = 2.2) -> tuple[Figure, Axes]:
-    figure = Figure((width, height))
-    axes = figure.add_subplot()
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    return figure, axes

@@ -111,10 +111,10 @@ def compare(
     else:
         _print(rows, goal, value)
     if out is not None:
-        from sims import figures
+        from sims import canvas, figures
 
-        figure = figures.draw(figures.comparison, groups, across, up)
-        out.write_bytes(figures.save(figure, out.suffix[1:]))
+        figure = canvas.draw(figures.comparison, groups, across, up)
+        out.write_bytes(canvas.save(figure, out.suffix[1:]))
 
 
 def _plain(value: Any) -> Any:

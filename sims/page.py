@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sims import figures
+from sims import canvas, figures
 from sims.diagnosis import class_counts, diagnose
 from sims.experiment import Experiment, as_table
 from sims.folder import Folder, machine, versions
@@ -63,11 +63,11 @@ def page(
     shown = []
     missing: list[str] = []
     for picture in _pictures(experiment, simulation, recorder, missing):
-        figure = figures.draw(picture.paint)
-        drawn = figures.save(figure, "svg")
+        figure = canvas.draw(picture.paint)
+        drawn = canvas.save(figure, "svg")
         figure.set_layout_engine("none")  # it is laid out now, which takes as long as drawing it
         folder.write(f"figures/{picture.name}.svg", drawn)
-        folder.write(f"figures/{picture.name}.pdf", figures.save(figure, "pdf"))
+        folder.write(f"figures/{picture.name}.pdf", canvas.save(figure, "pdf"))
         shown.append(_figure(picture, drawn))
     warnings = [*_warnings(experiment, simulation, recorder, finished), *missing]
     folder.write("report.html", _html(experiment, recorder, report, shown, warnings))
