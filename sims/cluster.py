@@ -33,8 +33,7 @@ def ray_tasks(jobs: int, *, address: str | None = None) -> Iterator[Start]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot reach Ray at {address}: {error}") from None
     task = ray.remote(pack_cell)
-    # One thread for every cell that runs or waits: they wait for Ray, which has its own limits.
-    with ThreadPoolExecutor(256) as threads:
+    with ThreadPoolExecutor(jobs) as threads:  # each waits for one cell
         try:
             yield partial(_start, threads, task.remote, ray.get)
         finally:

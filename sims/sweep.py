@@ -15,9 +15,11 @@ engine is this machine's processes, or Ray, where cells are tasks whose folders 
 from __future__ import annotations
 
 import re
+import signal
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, TimeElapsedColumn
 
 from gossip.config import read_table, settle
 from gossip.errors import ConfigError, GossipError
@@ -120,19 +122,26 @@ def sweep(
     cells: list[Cell], out: Path, jobs: int, engine: Callable[..., Any], *, figures: bool = True
 ) -> list[str]:
     """Run what is not finished yet; returns what went wrong, by cell."""
-    waiting = [cell for cell in cells if not cell.done(out)]
+    waiting = deque(cell for cell in cells if not cell.done(out))
     console = Console(stderr=True)
     console.print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished already")
+    bar = Progress(
+        *Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True
+    )
     failures = []
-    with engine(jobs) as start:
-        futures = {
-            start(as_table(cell.experiment), out / cell.name, figures): cell for cell in waiting
-        }
-        over = as_completed(futures)
-        for future in track(over, "cells", total=len(futures), console=console, transient=True):
-            if error := future.exception():
-                failures.append(f"{futures[future].name}: {error}")
-    return failures
+    running: dict[Future[None], Cell] = {}
+    with bar, engine(jobs) as start:
+        task = bar.add_task("cells", total=len(waiting))
+        while waiting or running:
+            while waiting and len(running) < jobs:  # no more, so that Ctrl-C finds none waiting
+                cell = waiting.popleft()
+                running[start(as_table(cell.experiment), out / cell.name, figures)] = cell
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                bar.advance(task)
+                if error := future.exception():
+                    failures.append(f"{cell.name}: {error}")
+    return sorted(failures)
 
 
 def run_cell(table: dict[str, Any], path: Path, figures: bool) -> None:
@@ -159,10 +168,13 @@ Start = Callable[[dict[str, Any], Path, bool], "Future[None]"]
 @contextmanager
 def processes(jobs: int) -> Iterator[Start]:
     """Cells as processes of this machine."""
-    # Not forked: PyTorch's threads do not survive that.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        try:
-            yield lambda *task: pool.submit(run_cell, *task)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
+    # Not forked: PyTorch's threads do not survive that. Ctrl-C reaches all: those that run
+    # a cell end it in good order, those that wait for one are ended by us.
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    with pool:
+        yield lambda *task: pool.submit(run_cell, *task)
