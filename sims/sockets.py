@@ -22,6 +22,7 @@ from rich.console import Console
 from gossip.errors import ConfigError
 from gossip.processes import Daemon, kill
 from gossip.target import build, load
+from sims.churn import Change
 from sims.conditions import NetworkConfig
 from sims.experiment import Experiment, joined
 from sims.simulation import Simulation
@@ -59,7 +60,8 @@ def side_by_side(experiment: Experiment) -> tuple[Side, Side]:
     each = build(load(experiment.learner), 0, experiment.nodes, experiment.seed, experiment.texts)
     real = _real(early, late, each.train())
     console.print("the same in virtual time ...")
-    return real, _virtual(experiment, real)
+    ages = [status["age_seconds"] for status in late]
+    return real, _virtual(experiment, real, [max(ages) - age for age in ages])
 
 
 def _refuse(experiment: Experiment) -> None:
@@ -142,14 +144,18 @@ def _grown(key: str, before: dict[str, Any], after: dict[str, Any]) -> float:
     return float(after[key] - before[key])
 
 
-def _virtual(experiment: Experiment, real: Side) -> Side:
+def _virtual(experiment: Experiment, real: Side, starts: Sequence[float]) -> Side:
+    """The same, with every node starting as much later than the first as its daemon did: who comes
+    while others have trained already is sent their models."""
     twin = replace(
         experiment,
         network=LOOPBACK,
         round_seconds=real.round_seconds,
-        seconds=real.seconds,
+        seconds=real.seconds + max(starts),
+        join_over=0.0,
     )
     stage = Stage(twin)
+    stage.plan = sorted(Change(at, node, up=True) for node, at in enumerate(starts))
     simulation = stage.simulation()
     stage.fill(simulation)
     limit = PATIENCE * real.seconds
@@ -165,7 +171,7 @@ def _virtual(experiment: Experiment, real: Side) -> Side:
         accuracy_min=report.accuracy_min,
         exchanges=report.exchanges,
         bytes=simulation.network.sent,
-        seconds=report.virtual_seconds - twin.joining,
+        seconds=report.virtual_seconds - max(starts),
         round_seconds=real.round_seconds,
     )
 
