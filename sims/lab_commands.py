@@ -125,8 +125,8 @@ def _print(rows: list[dict[str, Any]], goal: str, value: float | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ["run", "seeds", f"{goal} at the end"]
-    columns += [f"reach {value:g}", *COSTS] if value is not None else []
+    columns = ["run", "seeds", goal]
+    columns += [f"to {value:g}", *COSTS] if value is not None else []
     table = Table(*columns)
     for row in rows:
         cells = [row["run"], str(row["seeds"]), _number(row[goal], goal)]
@@ -139,11 +139,11 @@ def _print(rows: list[dict[str, Any]], goal: str, value: float | None) -> None:
 
 def _number(estimate: Any, name: str) -> str:
     scale, unit, digits = {
-        "bytes": (1e-3, " kB", 1),
+        "bytes": (1e-3, " kB", 0),
         "time": (1, " s", 1),
-        "exchanges": (1, "", 1),
-        "rounds": (1, "", 1),
-    }.get(name, (1, "", 4))
+        "exchanges": (1, "", 0),
+        "rounds": (1, "", 0),
+    }.get(name, (1, "", 3))
     half = "" if estimate.half is None else f" ± {estimate.half * scale:,.{digits}f}"
     return f"{estimate.mean * scale:,.{digits}f}{half}{unit}"
 
