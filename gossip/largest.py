@@ -104,8 +104,13 @@ class Difference:
 
     def _look(self, start: int, limit: np.float32) -> tuple[Indices, Floats]:
         piece = self.piece(start)
-        below = np.abs(piece) < limit
-        found = np.flatnonzero(np.logical_not(below, out=below))  # with NaN, which is refused later
+        size = len(piece)
+        # NumPy jumps from one hit to the next where at most a tenth is true, which a processor
+        # cannot foresee; it is twice as fast where it takes each in turn, so more is true.
+        reached = np.ones(size + size // 8 + 1, bool)
+        np.less(np.abs(piece), limit, out=reached[:size])
+        np.logical_not(reached[:size], out=reached[:size])  # with NaN, which is refused later
+        found = np.flatnonzero(reached)[: size - len(reached)]
         indices = found.astype(np.int32)
         indices += np.int32(start)
         return indices, piece.take(found, mode="clip")  # none is out of range; "raise" is slower

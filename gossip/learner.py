@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from math import nan
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
 OptimizerOf = Callable[[Iterable[nn.Parameter]], Optimizer]
 
+PROBED = 64  # samples; a guess
 EVALUATION_BATCH = 1024  # samples a forward pass; bounds memory; a guess
 
 
@@ -70,6 +72,17 @@ class Resumable(Protocol):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on with it; the model is loaded already. Raises ValueError if it does not fit."""
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a learner may do besides: measure models that are not its own, so that its node can tell
+    whom to trust (`gossip.trust`)."""
+
+    def probe(self, parameters: Tensor) -> tuple[float, float]:
+        """The losses of (n,) float32 and of the model in use, which stays in use, on one small
+        batch that is always the same."""
         ...
 
 
@@ -167,6 +180,7 @@ class TorchLearner:
         self._vectors = torch.device(device)
         self._drift = _drift_correction(self.optimizer, steps, drift_correction)
         self._pass: Iterator[Batch] = iter(())
+        self._probed: list[Batch] = []  # the first that were trained on
         self._seeds = None if seed is None else torch.Generator().manual_seed(seed)
 
     @property
@@ -219,6 +233,30 @@ class TorchLearner:
                 **{name: float(value) for name, value in self.metrics(outputs, targets).items()},
             }
 
+    def probe(self, parameters: Tensor) -> tuple[float, float]:
+        """The losses of (n,) float32 and of the model in use, on the first samples trained on.
+
+        NaN before there are any. Two forward passes; the model is written to and put back.
+        """
+        ours = self._probed_loss()
+        mine = self.parameters()
+        load(self.model, parameters, self._selection)
+        try:
+            return self._probed_loss(), ours
+        finally:
+            load(self.model, mine, self._selection)
+
+    def _probed_loss(self) -> float:
+        device = self._device()
+        if not self._probed:
+            return nan
+        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
+            losses = [
+                float(self.loss(self.model(inputs.to(device)), targets.to(device)))
+                for inputs, targets in self._probed
+            ]
+        return sum(losses) / len(losses)
+
     def _train(self) -> int:
         self.model.train()
         device = self._device()
@@ -244,6 +282,8 @@ class TorchLearner:
                 f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or "
                 f"can be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
             )
+        if sum(len(inputs) for inputs, _ in self._probed) < PROBED:
+            self._probed.append(batch)
         return batch
 
     def _device(self) -> torch.device:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.cli import Seconds, options
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, as_json, fail
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.run_command import options
 from sims.experiment import ALGORITHMS, ATTACKS
 from sims.lab_commands import compare, replay, sweep
 from sims.topology import KINDS

@@ -14,7 +14,7 @@ from typing import Any
 from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
 from p2p.link import Link
 from p2p.links import Links
-from p2p.liveness import Say
+from p2p.liveness import Say, Source
 from p2p.messages import Shuffle, Shuffled, Walk
 from p2p.overlay import Overlay, OverlayConfig
 
@@ -61,12 +61,12 @@ class _Given(Overlay):
         return self._askable(self._all, most)
 
     def remember(
-        self, peer: Peer, source: Address | None = None, *, instead_of: Iterable[PeerId] = ()
+        self, peer: Peer, source: Source | None = None, *, instead_of: Iterable[PeerId] = ()
     ) -> None:
         """Nobody is."""
 
     def learn(
-        self, peers: Iterable[Peer], source: Address, now: float, offered: Sequence[PeerId] = ()
+        self, peers: Iterable[Peer], source: Source, now: float, offered: Sequence[PeerId] = ()
     ) -> None:
         """Of nobody."""
 
@@ -82,11 +82,11 @@ class _Given(Overlay):
     def shuffle(self) -> None:
         """Nothing."""
 
-    def on_walk(self, link: Link, walk: Walk, now: float) -> None:
+    def on_walk(self, link: Link, walk: Walk, source: Source, now: float) -> None:
         """It ends here."""
 
-    def on_shuffle(self, link: Link, shuffle: Shuffle, now: float) -> None:
+    def on_shuffle(self, link: Link, shuffle: Shuffle, source: Source, now: float) -> None:
         """It ends here."""
 
-    def on_shuffled(self, message: Shuffled, source: Address, now: float) -> None:
+    def on_shuffled(self, message: Shuffled, source: Source, now: float) -> None:
         """We have not asked."""

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from gossip.cli import Seconds
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, as_json, fail
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
 
 GOALS = ("accuracy", "worst", "loss", "consensus")
 COSTS = ("bytes", "exchanges", "rounds", "time")
