@@ -14,9 +14,10 @@ from typing import Any
 from p2p import Address, Peer, PeerId, Swarm, SwarmConfig
 from p2p.link import Link
 from p2p.links import Links
-from p2p.liveness import Say, Source
+from p2p.liveness import Say
 from p2p.messages import Shuffle, Shuffled, Walk
 from p2p.overlay import Overlay, OverlayConfig
+from p2p.packet import Source
 
 
 class FixedSwarm(Swarm):
