@@ -121,9 +121,8 @@ class Network:
         self._cut: dict[Route, None] = {}  # where nothing passes
         self._clogged: dict[Route, float] = {}  # until when nothing passes
         self._streamless: dict[Address, float] = {}  # until when no stream gets there
-        self._opened: dict[
-            Address, dict[Address, float]
-        ] = {}  # by whom behind a NAT, to whom, when
+        # By whom behind a NAT, to whom, when: what comes from there since then is an answer.
+        self._opened: dict[Address, dict[Address, float]] = {}
         self._clocks: dict[Address, Clock] = {}  # of those that are gone as well
         self._streams: dict[Route, float] = {}  # when the last one arrives
         self._trace = sha256()
