@@ -26,7 +26,7 @@ from models.data import tables
 from models.data.files import DataError
 
 ALPHA = 0.5  # of the classes' shares; a guess
-HIDDEN = 64
+HIDDEN = 160
 SPREAD = 100.0  # of diabetes' target, so that outputs are about 1
 
 Data = Literal["breast-cancer", "wine", "diabetes"]

@@ -49,5 +49,5 @@ def _decoded(raw: bytes, width: int) -> NDArray[np.float32]:
         padded = np.zeros((len(raw) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         raw, width = padded.tobytes(), 4
-    whole = np.frombuffer(raw, f"<i{width}") / np.float32(2 ** (8 * width - 1))
-    return whole.astype(np.float32)
+    whole = np.frombuffer(raw, f"<i{width}").astype(np.float32)
+    return whole / np.float32(2 ** (8 * width - 1))
