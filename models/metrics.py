@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, log, nan
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ def regression(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     """Of numbers against numbers of one shape; r2 is 1 for perfect and 0 for the mean."""
     metrics = _sklearn()
     got, true = (part.flatten().cpu().double().numpy() for part in (outputs, targets))
+    if not np.isfinite(got).all():  # training has diverged
+        return {"rmse": nan, "mae": nan, "r2": nan}
     return {
         "rmse": float(metrics.root_mean_squared_error(true, got)),
         "mae": float(metrics.mean_absolute_error(true, got)),

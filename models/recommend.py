@@ -41,9 +41,11 @@ def learner(
     shards: int = 1,
     seed: int = 0,
     path: str = "",
-    lr: float = 0.02,
+    lr: float = 1.0,
+    momentum: float = 0.9,
     batch_size: int = 64,
     steps: int = 10,
+    drift_correction: float | None = None,
 ) -> TorchLearner:
     """Make the learner of node `shard` of `shards`; owners are dealt out with all their users.
 
@@ -66,10 +68,11 @@ def learner(
         network(seen, seed),
         Batches(inputs, targets, batch_size, seeding.order(seed, shard)),
         nn.functional.cross_entropy,
-        partial(torch.optim.Adam, lr=lr),
+        partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=(torch.arange(len(mine)), torch.tensor(held_out)),
         metrics=metrics.ranking,
+        drift_correction=drift_correction,
         keep=["users.*"],
         prepare=partial(_user, count=len(mine)),
         answer=partial(_items, names=names),
