@@ -85,15 +85,15 @@ class Row:
         return self.closed >= CLOSED and self.fewer >= FEWER
 
 
-def _two_classes(make: Make, shard: int, shards: int, seed: int, steps: int) -> TorchLearner:
-    """Two classes to each node; who is alone in the world has all."""
-    return make(shard, shards, seed, steps=steps, split="shards" if shards > 1 else "iid")
+def _two_classes(shard: int, shards: int, seed: int, steps: int) -> TorchLearner:
+    """Two digits to each node; who is alone in the world has all."""
+    return digits.learner(shard, shards, seed, steps=steps, split="shards" if shards > 1 else "iid")
 
 
 TASKS = {
-    "digits": Task(partial(_two_classes, digits.learner), "2 classes"),
+    "digits": Task(_two_classes, "2 classes"),
     "images": Task(
-        partial(_two_classes, partial(images.learner, model="resnet")), "2 classes", rounds=300
+        partial(images.learner, model="resnet", split="dirichlet"), "Dirichlet 0.3", rounds=300
     ),
     "text": Task(text.learner, "module", "accuracy", 250),
     "topics": Task(topics.learner, "maintainer", "accuracy", 300),
@@ -103,7 +103,7 @@ TASKS = {
     "breast cancer": Task(partial(tabular.learner, data="breast-cancer"), "Dirichlet 0.5", "f1"),
     "wine": Task(partial(tabular.learner, data="wine"), "Dirichlet 0.5", "f1"),
     "diabetes": Task(partial(tabular.learner, data="diabetes"), "age", "r2"),
-    "timeseries": Task(timeseries.learner, "machine", "r2", 300),
+    "timeseries": Task(timeseries.learner, "machine", "r2", 400),
 }
 
 

@@ -41,7 +41,7 @@ def learner(
     shards: int = 1,
     seed: int = 0,
     path: str = "",
-    lr: float = 0.5,
+    lr: float = 0.2,
     momentum: float = 0.9,
     batch_size: int = 32,
     steps: int = 10,
@@ -95,8 +95,11 @@ class Forecast(nn.Module):
 class Live:
     """Batches of windows of what is read meanwhile: each batch takes in what has come to be."""
 
-    def __init__(self, read: Read, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, read: Read, batch_size: int, generator: torch.Generator, every: float = EVERY
+    ) -> None:
         self._read, self._batch_size, self._generator = read, batch_size, generator
+        self._every = every  # seconds, above 0
         self._next = time.monotonic()
         self.held_out = np.stack([self._wait() for _ in range(HELD_OUT)])
         self._kept = [self._wait() for _ in range(WINDOW + 1)]
@@ -115,7 +118,7 @@ class Live:
 
     def _take(self) -> Series:
         # After a pause (a laptop asleep, a long evaluation) nothing is made up for.
-        self._next = max(self._next, time.monotonic() - EVERY) + EVERY
+        self._next = max(self._next, time.monotonic() - self._every) + self._every
         return self._read()
 
 
