@@ -31,10 +31,10 @@ def counts(learners: Sequence[Learner]) -> Counts:
 
     Raises ConfigError for a learner that does not train on `gossip.Batches`.
     """
-    targets = [_targets(learner) for learner in learners]
+    targets: list[NDArray[np.float64]] = [_targets(learner) for learner in learners]
     together = np.concatenate(targets)
     classes = np.unique(together)
-    if together.dtype.kind == "f" or len(classes) > MOST_CLASSES:
+    if len(classes) > MOST_CLASSES or (together % 1 != 0).any():
         classes = np.unique(np.quantile(together, np.arange(RANGES) / RANGES))
     places = [np.searchsorted(classes, each, side="right") - 1 for each in targets]
     return np.stack([np.bincount(each, minlength=len(classes)) for each in places])
@@ -88,12 +88,12 @@ def _colour(shade: float) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
-def _targets(learner: Learner) -> NDArray[np.int64] | NDArray[np.float32]:
+def _targets(learner: Learner) -> NDArray[np.float64]:
     batches = getattr(learner, "batches", None)
     if not isinstance(batches, Batches):
         raise ConfigError(
             f"{type(learner).__name__} does not train on gossip.Batches, so what it holds cannot "
             "be counted"
         )
-    array: NDArray[np.float32] = batches.targets.numpy()
+    array: NDArray[np.float64] = batches.targets.double().numpy()
     return array if array.ndim == 1 else array.reshape(len(array), -1)[:, -1]

@@ -39,7 +39,8 @@ def decode(data: bytes, place: str = "the sound") -> Sound:
             f"{len(raw)} bytes are there"
         )
     samples = _decoded(raw, width).reshape(-1, channels)
-    return samples.mean(axis=1, dtype=np.float32), rate
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mono, rate
 
 
 def _decoded(raw: bytes, width: int) -> NDArray[np.float32]:

@@ -55,9 +55,3 @@ def test_a_ranking_is_measured_by_the_place_of_the_right_item() -> None:
     found = metrics.ranking(scores, torch.tensor([0, 4, 12]))
     assert found["hit@10"] == pytest.approx(2 / 3)
     assert found["ndcg@10"] == pytest.approx((1 + 1 / log2(6)) / 3)
-
-
-def test_the_global_metric_is_the_mean_of_the_nodes_by_their_samples() -> None:
-    records = [(30, {"accuracy": 0.5, "loss": 2.0}), (10, {"accuracy": 0.9, "loss": float("nan")})]
-    assert metrics.federated(records) == {"accuracy": pytest.approx(0.6), "loss": 2.0}
-    assert metrics.federated([(0, {"accuracy": 1.0})]) == {}
