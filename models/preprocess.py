@@ -120,15 +120,23 @@ def trimmed(sound: NDArray[np.float32], quiet: float = 0.02) -> NDArray[np.float
     return sound[loud[0] : loud[-1] + 1] if len(loud) else sound
 
 
-def moved(images: Tensor, generator: torch.Generator, most: int = 1) -> Tensor:
+class Augment(nn.Module):
+    """In training, images (N, ..., H, W) moved and mirrored at random; else as they are."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """To the same shape. Draws from PyTorch's global generator, as dropout does."""
+        return mirrored(moved(images)) if self.training else images
+
+
+def moved(images: Tensor, most: int = 1) -> Tensor:
     """Images (N, ..., H, W), all moved by up to `most` pixels each way, around the edge."""
-    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    down, right = torch.randint(-most, most + 1, (2,)).tolist()
     return images.roll((down, right), dims=(-2, -1))
 
 
-def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
+def mirrored(images: Tensor) -> Tensor:
     """Images (N, ..., H, W), half of them from left to right."""
-    chosen = torch.rand(len(images), generator=generator) < 0.5
+    chosen = torch.rand(len(images)) < 0.5
     flipped = images.clone()
     flipped[chosen] = images[chosen].flip(-1)
     return flipped

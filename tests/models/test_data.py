@@ -161,7 +161,12 @@ def test_a_link_that_leads_out_of_the_directory_is_left_aside(tmp_path: Path) ->
 
 
 def test_speech_commands_says_what_is_for_testing(tmp_path: Path) -> None:
-    for name in ("yes/anna_nohash_0.wav", "yes/bob_nohash_0.wav", "no/anna_nohash_1.wav"):
+    for name in (
+        "yes/anna_nohash_0.wav",
+        "yes/bob_nohash_0.wav",
+        "no/anna_nohash_1.wav",
+        "_background_noise_/rain.wav",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "testing_list.txt").write_text("yes/bob_nohash_0.wav\n../../etc/passwd\n")

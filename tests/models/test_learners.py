@@ -209,7 +209,8 @@ def test_images_are_found_as_idx_as_cifar_and_in_directories(tmp_path: Path) -> 
     shapes = {name: data.images.shape for name, data in found.items()}
     assert shapes == {"idx": (8, 1, 5, 5), "cifar": (8, 3, 32, 32), "photos": (4, 3, 32, 32)}
     assert [data.testing.sum() for data in found.values()] == [4, 4, 2]
-    learner = images.learner(path=str(tmp_path / "photos"), model="resnet")
+    learner = images.learner(path=str(tmp_path / "photos"), model="resnet", augment=True)
+    assert learner.train() > 0
     assert learner.predict([next((tmp_path / "photos").rglob("*.png")).read_bytes()])
 
 

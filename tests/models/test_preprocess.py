@@ -88,11 +88,13 @@ def test_silence_before_and_after_is_cut() -> None:
 
 def test_images_are_moved_and_mirrored_but_not_changed() -> None:
     images = torch.rand(20, 1, 5, 5)
-    generator = torch.Generator().manual_seed(0)
-    for change in (preprocess.moved, preprocess.mirrored):
-        changed = change(images, generator)
+    torch.manual_seed(0)
+    augment = preprocess.Augment()
+    for change in (preprocess.moved, preprocess.mirrored, augment):
+        changed = change(images)
         assert not torch.equal(changed, images)
         assert torch.equal(changed.flatten(1).sort().values, images.flatten(1).sort().values)
+    assert augment.eval()(images) is images
 
 
 def test_a_key_is_split_the_same_way_whatever_is_beside_it() -> None:
