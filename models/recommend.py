@@ -1,8 +1,8 @@
 """What somebody will want next: matrix factorisation, in which taste stays private.
 
 Each user has a vector and each item has one; the scores of a user for all items are the products.
-A node keeps the vectors of its users (`keep`), and shares those of the items: so nobody learns what
-a user chose, and all learn what goes together. By default users are packages of the local package
+A node keeps the vectors of its users (`keep`), and shares those of the items: who chose what stays
+at home, and all learn what goes together. By default users are packages of the local package
 index, items what they depend on, and nodes maintainers; `path` is a file of MovieLens' ratings.
 
 Of each user one choice is kept for testing: how often is it among the ten items that rank highest,
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from gossip.learner import Batches, TorchLearner
 from models import metrics, partition, seeding
-from models.data import packages, users
+from models.data import packages
 from models.data.files import DataError
+from models.data.users import ratings
 
 ITEMS = 600  # the most frequent
 LEAST, MOST = 5, 40  # choices of a user
@@ -53,9 +54,9 @@ def learner(
     """
     partition.check(shard, shards)
     choices, owners, names = load(path)
-    mine = [choices[index] for index in partition.by_key(owners, shards, seed)[shard]]
-    rng = np.random.default_rng(0)
-    held_out = [int(rng.permutation(chosen)[0]) for chosen in mine]
+    users = partition.by_key(owners, shards, seed)[shard]
+    mine = [choices[index] for index in users]
+    held_out = [int(np.random.default_rng(index).choice(choices[index])) for index in users]
     seen = torch.zeros(len(mine), len(names), dtype=torch.bool)
     pairs = []
     for user, (chosen, tested) in enumerate(zip(mine, held_out, strict=True)):
@@ -113,7 +114,7 @@ def load(path: str) -> Choices:
     known = {name: index for index, name in enumerate(names)}
     choices, owners = [], []
     for owner, chosen in found.values():
-        kept = [known[item] for item in chosen if item in known]
+        kept = list(dict.fromkeys(known[item] for item in chosen if item in known))
         if LEAST <= len(kept) <= MOST:
             choices.append(kept)
             owners.append(owner)
@@ -137,7 +138,7 @@ def _index() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def _ratings(path: str) -> dict[str, tuple[str, list[str]]]:
     liked: dict[str, tuple[str, list[str]]] = {}
-    for user, item, rating in users.ratings(path):
+    for user, item, rating in ratings(path):
         if rating >= LIKED:
             liked.setdefault(user, (user, []))[1].append(item)
     return liked
