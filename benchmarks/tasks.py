@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -162,19 +162,23 @@ def _central(task: Task, learner: TorchLearner) -> float:
 # output -------------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Row]) -> None:
-    """Print all rows."""
+def heading() -> None:
+    """Print what the columns are."""
     print(
         f"{'':<14} {'split':<14} {'metric':<9} {'size':>7} {'alone':>7} {'swarm':>7} {'worst':>7} "
         f"{'central':>7} {'closed':>7} {'bytes':>7} {'MB/node':>8} {'CPU':>6}"
     )
-    for row in rows:
-        print(
-            f"{row.name:<14} {row.split:<14} {row.metric:<9} {row.parameters:>7,} {row.alone:7.3f} "
-            f"{row.swarm:7.3f} {row.worst:7.3f} {row.central:7.3f} {row.closed:7.0%} "
-            f"{row.fewer:6.0f}x {row.megabytes:8.3f} {row.seconds:5.0f}s"
-            + ("" if row.passes else "  MISSED")
-        )
+
+
+def show(row: Row) -> None:
+    """Print one row."""
+    print(
+        f"{row.name:<14} {row.split:<14} {row.metric:<9} {row.parameters:>7,} {row.alone:7.3f} "
+        f"{row.swarm:7.3f} {row.worst:7.3f} {row.central:7.3f} {row.closed:7.0%} "
+        f"{row.fewer:6.0f}x {row.megabytes:8.3f} {row.seconds:5.0f}s"
+        + ("" if row.passes else "  MISSED"),
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -186,14 +190,14 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
     rows = []
+    heading()
     with get_context("spawn").Pool(arguments.j) as pool:
         for name, found in zip(arguments.only, pool.imap(run, arguments.only), strict=True):
             if isinstance(found, str):
                 print(f"{name}: left out: {found}", file=sys.stderr)
             else:
-                print(f"{found.seconds:5.0f} s  {name}", file=sys.stderr, flush=True)
+                show(found)
                 rows.append(found)
-    table(rows)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump([asdict(row) | {"closed": row.closed} for row in rows], file, indent=1)
