@@ -156,6 +156,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(protocol: int, tmp_
     [
         (b"\x80\x02r\xff\xff\xff\x7f.", "memory of 2147483647 entries"),
         (b"\x80\x05\x96" + b"\xff" * 7 + b"\x3f.", "pickle"),  # a bytearray of 4 EB
+        (pickle.dumps([np.zeros(3, np.uint8)] + [np.zeros(i) for i in range(9)], 2), "8 calls"),
         (b"\x80\x02}.", "lacks 'data' or 'labels'"),
         (b"\x80\x02].", "holds list, not a batch"),
         (pickle.dumps({"data": np.zeros((1, 5), np.uint8), "labels": [1]}, 2), "5 bytes of images"),
