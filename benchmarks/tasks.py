@@ -6,9 +6,9 @@ Each row is one learner of `models` on its own natural split. Alone: each of the
 its part, and the mean of them counts, at the best of POINTS moments, since what has too little data
 overfits. Swarm: the same nodes, real agents and real bytes in `sims.Simulation`; the mean and the
 worst node at the end. Central: one node with all data, as many optimizer steps, each over as many
-samples as the swarm's nodes see together in one, at most a quarter of the data (recommend: with four
-times the learning rate, since a user is seen less often in a larger batch). All start from the same
-weights.
+samples as the swarm's nodes see together in one, at most a quarter of the data (recommend: with
+four times the learning rate, since a user is seen less often in a larger batch). All start from the
+same weights.
 
 `closed` is how far the swarm came from alone to central. `bytes` is how many times fewer were sent
 than the same exchanges would have taken densely in float32; pings and records are counted. Where
