@@ -39,6 +39,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/startup.py --check
 	$(BIN)/python benchmarks/attacks.py --check
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/tasks.py
 
 # One file for each set of extras says what was installed last; the packages themselves are
 # installed editable, so a change of the sources needs no second installation.
@@ -48,11 +49,11 @@ $(VENV)/installed-models: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-models
-	$(PIP) install --constraint constraints.txt --editable '.[models,plots,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,dev]'
 	touch $@
 
 $(VENV)/installed-fuzz: $(VENV)/installed-dev
-	$(PIP) install --constraint constraints.txt --editable '.[models,plots,ray,dev,fuzz]'
+	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,ray,dev,fuzz]'
 	touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from p2p import Channel, Swarm
@@ -22,7 +22,22 @@ def peers(swarm: Swarm, now: float) -> dict[str, object]:
         "id": str(swarm.me.id),
         "neighbours": [_neighbour(link) for link in swarm.neighbours.values()],
         "roster": [_known(entry, known, now) for entry in ordered],
+        "metrics": everywhere([dict(entry.record.metrics) for entry in ordered]),
     }
+
+
+def everywhere(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What each peer measured on data of its own, as one estimate for the network: the mean.
+
+    Peers weigh alike, since nobody says how many samples it tested with. What a peer does not
+    measure, or what is no number with it, does not count.
+    """
+    values: dict[str, list[float]] = {}
+    for metrics in found:
+        for name, value in metrics.items():
+            if isfinite(value):
+                values.setdefault(name, []).append(value)
+    return {name: sum(each) / len(each) for name, each in sorted(values.items())}
 
 
 def _neighbour(link: Link) -> dict[str, object]:

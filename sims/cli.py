@@ -157,6 +157,43 @@ def _described(what: str, flags: dict[str, Any], settings: dict[str, str]) -> Ex
     return read(what, given, settings)
 
 
+@main.command()
+@click.argument("target", metavar="LEARNER")
+@click.option("--nodes", type=click.IntRange(1, 65536), default=16, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, too.")
+@as_json
+def data(
+    target: str, nodes: int, seed: int, option: dict[str, str], png: Path | None, json_: bool
+) -> None:
+    """Show how LEARNER's data are divided among nodes.
+
+    \b
+    gossip-sim data models.digits:learner --option split=dirichlet --png digits.png
+    """
+    from gossip.errors import GossipError
+    from gossip.target import build, load
+    from sims import data as division
+
+    try:
+        function = load(target)
+        found = division.counts(
+            [build(function, index, nodes, seed, option) for index in range(nodes)]
+        )
+        if png is not None:
+            division.draw(found, f"{target}, {nodes} nodes", png)
+    except GossipError as error:
+        fail(error, CONFIGURATION)
+    skew = division.skew(found)
+    if json_:
+        click.echo(json.dumps({"samples": found.tolist(), "skew": skew}))
+        return
+    for index, row in enumerate(found):
+        click.echo(f"node {index:<4} {row.sum():>7,}  {' '.join(f'{count:>5}' for count in row)}")
+    click.echo(f"skew {skew:.2f} (0: everybody the same mixture; 1: nobody has what another has)")
+
+
 def _run(
     experiment: Experiment, out: Path | None, figures: bool, peers: bool
 ) -> tuple[Report, dict[str, object] | None, bool]:
