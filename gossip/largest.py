@@ -4,7 +4,7 @@ The threshold is a quantile of |x - r|, of all of it where it is small and of a 
 large, so no sort is needed; coordinates at or above it are kept.
 
 A difference is computed chunk by chunk, as often as it is looked at: subtracting in the cache costs
-less than writing a vector of its own and reading it again.
+less than writing a vector of its own and reading it again. One of a single chunk is computed once.
 
 Vectors on an accelerator stay there: the sample is gathered and the threshold compared there, and
 only the sample and what is kept cross to the host. Both ways find the same indices and the same
@@ -30,6 +30,7 @@ Indices = NDArray[np.int32]
 
 SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
 SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
+NOT_FINITE = "a vector with NaN or infinity cannot be compressed"
 TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
 AWAY = 1 << 24  # coordinates at a time on an accelerator, which is slow to start; bounds its memory
 
@@ -47,7 +48,10 @@ class Difference:
         """Raises ValueError if the two differ in shape."""
         if reference is not None and reference.shape != vector.shape:
             raise ValueError(f"{tuple(vector.shape)} minus {tuple(reference.shape)} is no vector")
-        return cls(vector.detach(), reference, vector.device.type == "cpu")
+        vector = vector.detach()
+        if reference is not None and len(vector) <= CHUNK:
+            vector, reference = vector - reference, None
+        return cls(vector, reference, vector.device.type == "cpu")
 
     def __len__(self) -> int:
         return len(self.vector)
@@ -64,7 +68,7 @@ class Difference:
         wanted = max(1, round(density * len(self)))
         threshold, exact = self._threshold(density, wanted)
         indices, kept = self._at_least(threshold)
-        refuse_not_finite(kept)
+        _refuse_not_finite(kept)
         if len(indices) > (wanted if exact else TOLERANCE * wanted):
             # Equals, or an unlucky sample. Among equals the first; the others come next time.
             magnitudes = np.abs(kept)
@@ -84,8 +88,8 @@ class Difference:
         size = len(self)
         sample = max(SAMPLE, round(SAMPLED / density))
         if size <= sample:
-            magnitudes = self._on_device(slice(None)).abs().cpu().numpy()
-            return float(np.partition(magnitudes, size - wanted)[size - wanted]), True
+            magnitudes = self._on_device(slice(None)).abs()
+            return float(magnitudes.kthvalue(size - wanted + 1).values), True
         at = _drawn(size, sample).to(self.vector.device)
         rank = min(sample - 1, round((1 - density) * sample))
         return float(np.partition(self._on_device(at).abs().cpu().numpy(), rank)[rank]), False
@@ -98,6 +102,8 @@ class Difference:
         else:
             starts = range(0, len(self), AWAY)
             pieces = [self._look_away(start, float(limit)) for start in starts]
+        if len(pieces) == 1:
+            return pieces[0]
         return np.concatenate([at for at, _ in pieces]), np.concatenate(
             [what for _, what in pieces]
         )
@@ -135,7 +141,6 @@ def squared_distance(vector: Tensor, reference: Tensor) -> float:
     return float(found) * size / SAMPLE
 
 
-def refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
-    """Raises ValueError on NaN and on infinity."""
+def _refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
     if not np.isfinite(numbers).all():
-        raise ValueError("a vector with NaN or infinity cannot be compressed")
+        raise ValueError(NOT_FINITE)
