@@ -107,6 +107,7 @@ class Network:
         self._clocks: dict[Address, Clock] = {}  # of those that are gone as well
         self._streams: dict[Route, float] = {}  # when the last one arrives
         self._trace = sha256()
+        self.events = 0  # packets that arrived, and wake-ups of machines
         self.sent = 0  # bytes, of all hosts, those that are gone included
         self.received = 0
 
@@ -231,6 +232,7 @@ class Network:
             self.call_at(host.frozen, self._wake, host, at, due)
             return
         host.wake = inf
+        self.events += 1
         self._trace.update(pack(">d", self.now) + str(host.address).encode())
         now = host.clock.read(self.now, at_least=due)
         self.pump(host.address, host.machine.handle_timeout(now))
@@ -265,6 +267,7 @@ class Network:
         if held > self.now:
             self.call_at(held, self._deliver, source, packet)
             return
+        self.events += 1
         host.received += len(packet.data)
         self.received += len(packet.data)
         self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())

@@ -1,8 +1,9 @@
 """Many agents in virtual time: the very `Agent` that a node runs, with real encoded bytes.
 
-Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
-because nobody can see its outcome earlier: what was merged into a model before the round began is
-in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`. A round that
+Training is charged virtual seconds. What was merged into a model before a round began is in it,
+what arrives during the round waits in the agent, exactly as in `gossip.Node`; so nobody sees a
+round's outcome before the virtual time at which it ends, and alike rounds that are under way at the
+same time are computed together (`sims.training`). A round that
 ends in NaN is undone, and a node on which it happens time and again ends, as there. Of the
 published algorithms that can run in the place of ours, some make training wait for messages; that
 time passes as well.
@@ -31,6 +32,7 @@ from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
 from sims.baselines.algorithm import Algorithm, Place
 from sims.network import Link, Network
 from sims.report import Report
+from sims.training import MOST, Trainee, Training
 
 PORT = 7946
 JITTER = 0.1  # of a round's duration, so that nodes do not march in step
@@ -89,6 +91,13 @@ class SimulationConfig:
     begin: float = 0.0
     """Virtual seconds before which nobody trains; time for links to form, in benchmarks."""
 
+    stack: int = MOST
+    """Rounds of training that are computed in one go at most; 1: one by one, to the same trace
+    (see `sims.training`). The default is measured there."""
+
+    threads: int = 0
+    """That this may use; 0: as many as PyTorch does. The trace does not depend on it."""
+
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
 
@@ -118,6 +127,7 @@ class SimulatedNode:
     rng: Random
     learner: Learner
     hostile: bool = False  # the report is about the others
+    trainee: Trainee = field(init=False)  # trains `learner`
     agent: Participant | None = None
     incarnation: int = 0
     checkpoint: Checkpoint | None = None
@@ -126,7 +136,6 @@ class SimulatedNode:
     failures: int = 0  # rounds in a row that ended in NaN
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated: float = -inf  # when
-    handed_out: Tensor = field(default_factory=lambda: torch.empty(0))  # by the last sync
 
 
 class Simulation:
@@ -144,6 +153,7 @@ class Simulation:
         self.nodes: list[SimulatedNode] = []
         self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
+        self.training = Training(self._config.stack, self._config.threads)
         self._listeners: list[Callable[[int, Event, float], None]] = []
         self._watchers: list[Callable[[int], None]] = []
 
@@ -183,6 +193,7 @@ class Simulation:
         if node.agent is None:
             raise ValueError(f"node {index} is down already")
         self.network.note("crash", index)
+        node.trainee.give_up()
         self.network.detach(node.peer.address)
         node.exchanges += node.agent.stats.exchanges
         node.agent = None
@@ -260,7 +271,7 @@ class Simulation:
                 node.learner.restore(saved.local)
         node.incarnation += 1
         node.agent = self._participant(node, saved)
-        node.handed_out, node.failures = node.agent.handed_out.clone(), 0
+        node.trainee, node.failures = self.training.enrol(node.learner), 0
         self._publish(node, node.agent)
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         clock = self.network.clock(node.peer.address)
@@ -298,6 +309,7 @@ class Simulation:
         )
 
     def _train_later(self, node: SimulatedNode) -> None:
+        node.trainee.begin()
         seconds = self._config.train_seconds * node.slowdown
         seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
         begun = max(self.now, self._config.begin)
@@ -312,8 +324,7 @@ class Simulation:
             self.call_at(host.frozen, self._trained, node, agent)
             return
         clock = host.clock
-        samples = node.learner.train()
-        parameters = node.learner.parameters()
+        parameters, samples = node.trainee.finish()
         self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
         try:
             merged = agent.sync(parameters, samples, clock.read(self.now))
@@ -324,7 +335,7 @@ class Simulation:
                 self.crash(node.index)
                 return
             try:
-                merged = agent.sync(node.handed_out, 0, clock.read(self.now))
+                merged = agent.sync(agent.handed_out.clone(), 0, clock.read(self.now))
             except NotFinite:  # a published algorithm has diverged: there is nothing to go back to
                 self.crash(node.index)
                 return
@@ -338,8 +349,7 @@ class Simulation:
 
     def _go_on(self, node: SimulatedNode, merged: Tensor, *, load: bool) -> None:
         if load:
-            node.learner.load(merged)
-        node.handed_out = merged
+            node.trainee.load(merged)
         self._train_later(node)
 
     def _publish(self, node: SimulatedNode, agent: Participant) -> None:
