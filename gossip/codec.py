@@ -92,13 +92,16 @@ class Patch:
             vector.index_add_(0, self.indices.to(vector.device), values, alpha=weight)
         else:
             # In pieces: index_add_ works in one thread, and no index is there twice.
-            indices = self.indices
+            indices, kept = self.indices, values.numel()
 
             def add(start: int) -> None:
                 piece = slice(start, start + CHUNK)
                 vector.index_add_(0, indices[piece], values[piece], alpha=weight)
 
-            each_chunk(add, len(values))
+            if kept <= CHUNK:
+                vector.index_add_(0, indices, values, alpha=weight)
+            else:
+                each_chunk(add, kept)
 
     def dense(self) -> Tensor:
         """All coordinates, (n,) float32; the patch's own values where it has them all."""
@@ -137,7 +140,7 @@ def encode(
     whole. Raises ValueError on NaN and on infinity, also on what is infinite as float32.
     """
     difference = Difference.of(vector, reference)
-    size, flags = len(difference), config.bits - 1
+    size, flags = difference.size, config.bits - 1
     if config.density == 1.0:
         codes, values = _write_values(difference.piece, size, 0.0, config.bits, root=True)
         return bytes((flags | DENSE,)) + codes, Patch(size, None, values)
@@ -235,7 +238,7 @@ def _in_pairs(kept: int, bits: int) -> bool:
 
 
 def _look_up(values: Floats, symbols: NDArray[np.integer[Any]]) -> Tensor:
-    """(k,) or (k, 2) float32. By PyTorch, which is twice as fast here as numpy is, if they are many."""
+    """(k,) or (k, 2) float32. By PyTorch if they are many: it is then twice as fast as numpy."""
     if len(symbols) < LONG:
         return torch.from_numpy(values[symbols])
     table, chosen = torch.from_numpy(values), torch.from_numpy(symbols)

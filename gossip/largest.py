@@ -32,6 +32,8 @@ SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
 SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
 NOT_FINITE = "a vector with NaN or infinity cannot be compressed"
 TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
+GLANCE = 8  # one in so many is looked at first, to find those that may be among the largest
+SURELY = 1.5  # times as many as are wanted are looked for: a glance errs
 AWAY = 1 << 24  # coordinates at a time on an accelerator, which is slow to start; bounds its memory
 
 
@@ -42,19 +44,17 @@ class Difference:
     vector: Tensor
     reference: Tensor | None
     host: bool  # worked on by NumPy, in the memory of the vectors
+    size: int
 
     @classmethod
     def of(cls, vector: Tensor, reference: Tensor | None = None) -> Difference:
         """Raises ValueError if the two differ in shape."""
         if reference is not None and reference.shape != vector.shape:
             raise ValueError(f"{tuple(vector.shape)} minus {tuple(reference.shape)} is no vector")
-        vector = vector.detach()
-        if reference is not None and len(vector) <= CHUNK:
+        vector, size = vector.detach(), vector.numel()
+        if reference is not None and size <= CHUNK:
             vector, reference = vector - reference, None
-        return cls(vector, reference, vector.device.type == "cpu")
-
-    def __len__(self) -> int:
-        return len(self.vector)
+        return cls(vector, reference, vector.device.type == "cpu", size)
 
     def piece(self, start: int) -> Floats:
         """The chunk that begins at `start`, on the host."""
@@ -65,7 +65,7 @@ class Difference:
 
         Raises ValueError on NaN and on infinity.
         """
-        wanted = max(1, round(density * len(self)))
+        wanted = max(1, round(density * self.size))
         threshold, exact = self._threshold(density, wanted)
         indices, kept = self._at_least(threshold)
         _refuse_not_finite(kept)
@@ -85,11 +85,11 @@ class Difference:
 
     def _threshold(self, density: float, wanted: int) -> tuple[float, bool]:
         """The quantile of the magnitudes, and whether it is exact."""
-        size = len(self)
+        size = self.size
         sample = max(SAMPLE, round(SAMPLED / density))
         if size <= sample:
-            magnitudes = self._on_device(slice(None)).abs()
-            return float(magnitudes.kthvalue(size - wanted + 1).values), True
+            magnitudes = self._on_device(slice(None)).abs().cpu().numpy()
+            return _from_above(magnitudes, wanted), True
         at = _drawn(size, sample).to(self.vector.device)
         rank = min(sample - 1, round((1 - density) * sample))
         return float(np.partition(self._on_device(at).abs().cpu().numpy(), rank)[rank]), False
@@ -98,9 +98,9 @@ class Difference:
         """Where it reaches the threshold, or is above zero if that is zero; and what is there."""
         limit = np.float32(threshold) if threshold > 0 else np.finfo(np.float32).smallest_subnormal
         if self.host:
-            pieces = each_chunk(lambda start: self._look(start, limit), len(self))
+            pieces = each_chunk(lambda start: self._look(start, limit), self.size)
         else:
-            starts = range(0, len(self), AWAY)
+            starts = range(0, self.size, AWAY)
             pieces = [self._look_away(start, float(limit)) for start in starts]
         if len(pieces) == 1:
             return pieces[0]
@@ -131,11 +131,25 @@ def _drawn(size: int, count: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(size).integers(0, size, count))
 
 
+def _from_above(magnitudes: Floats, wanted: int) -> float:
+    """The `wanted`-th largest, exactly. Most are below it by far, as a glance at a few of them
+    tells, and need not be put in order."""
+    size = len(magnitudes)
+    few = magnitudes[::GLANCE]
+    rank = len(few) - int(SURELY * wanted / GLANCE) - 1
+    if rank >= 0:
+        above = magnitudes[magnitudes >= np.partition(few, rank)[rank]]
+        if len(above) >= wanted:
+            magnitudes, size = above, len(above)
+    return float(np.partition(magnitudes, size - wanted)[size - wanted])
+
+
 def squared_distance(vector: Tensor, reference: Tensor) -> float:
     """|vector - reference|^2, of all coordinates or estimated from SAMPLE of them."""
-    size = len(vector)
+    size = vector.numel()
     if size <= SAMPLE:
-        return float((vector - reference).square().sum(dtype=torch.float64))
+        apart = vector - reference
+        return float(apart.dot(apart))
     at = _drawn(size, SAMPLE).to(vector.device)
     found = (vector[at] - reference[at]).square().sum(dtype=torch.float64)
     return float(found) * size / SAMPLE

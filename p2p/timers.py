@@ -45,19 +45,22 @@ class Timers(Generic[Key]):
 
     def next(self) -> float:
         """The earliest deadline, or `inf`."""
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else inf
+        heap = self._heap
+        while heap:
+            at, count, key = heap[0]
+            current = self._current.get(key)
+            if current is not None and current[1] == count:
+                return at
+            heappop(heap)  # it was moved or cancelled
+        return inf
 
     def pop_expired(self, now: float) -> list[Key]:
         """Remove and return every key due at `now`, earliest first."""
         expired: list[Key] = []
+        if not self._heap or self._heap[0][0] > now:
+            return expired
         while self.next() <= now:
             _, _, key = heappop(self._heap)
             del self._current[key]
             expired.append(key)
         return expired
-
-    def _drop_stale(self) -> None:
-        heap = self._heap
-        while heap and self._current.get(heap[0][2], (inf, 0))[1] != heap[0][1]:
-            heappop(heap)

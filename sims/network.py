@@ -68,6 +68,7 @@ class Host:
     machine: Machine[Any]
     address: Address
     clock: Clock
+    label: bytes  # of the address, for the trace
     wake: float = inf  # when handle_timeout is due; one heap entry a host
     uplink_free: float = 0.0
     stalled: float = 0.0  # until when nothing goes in or out
@@ -122,7 +123,7 @@ class Network:
         """Put a machine on the network."""
         if address in self.hosts:
             raise ValueError(f"there is a machine at {address} already; detach it first")
-        self.hosts[address] = Host(machine, address, self.clock(address))
+        self.hosts[address] = Host(machine, address, self.clock(address), str(address).encode())
         self.pump(address)
 
     def detach(self, address: Address) -> Host:
@@ -233,7 +234,7 @@ class Network:
             return
         host.wake = inf
         self.events += 1
-        self._trace.update(pack(">d", self.now) + str(host.address).encode())
+        self._trace.update(pack(">d", self.now) + host.label)
         now = host.clock.read(self.now, at_least=due)
         self.pump(host.address, host.machine.handle_timeout(now))
 
@@ -249,29 +250,30 @@ class Network:
             delay = 3 * self._latency() + RETRANSMISSION * link.loss * segments**0.5
             at = max(departure + delay, self._streams.get(route, 0.0))
             self._streams[route] = at
-            self.call_at(at, self._deliver, host.address, packet)
+            self.call_at(at, self._deliver, host, packet)
             return
         copies = 2 if link.duplicate and self._rng.random() < link.duplicate else 1
         for _ in range(copies):
             if not link.loss or self._rng.random() >= link.loss:
-                self.call_at(departure + self._latency(), self._deliver, host.address, packet)
+                self.call_at(departure + self._latency(), self._deliver, host, packet)
 
     def _latency(self) -> float:
         return self._rng.uniform(*self.link.latency)
 
-    def _deliver(self, source: Address, packet: Packet) -> None:
-        host = self.hosts.get(packet.address)
+    def _deliver(self, sender: Host, packet: Packet) -> None:
+        host, source = self.hosts.get(packet.address), sender.address
         if host is None or not self._passes(source, packet):
             return
         held = max(host.stalled, self._clogged_until(source, packet))
         if held > self.now:
-            self.call_at(held, self._deliver, source, packet)
+            self.call_at(held, self._deliver, sender, packet)
             return
         self.events += 1
         host.received += len(packet.data)
         self.received += len(packet.data)
-        self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())
-        self._trace.update(packet.data)
+        self._trace.update(
+            b"%b%b>%b%b" % (pack(">d", self.now), sender.label, host.label, packet.data)
+        )
         arrived = Packet(source, packet.data, packet.channel)
         self.pump(packet.address, host.machine.receive(arrived, host.clock.read(self.now)))
 

@@ -19,7 +19,6 @@ from math import inf
 from random import Random
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from gossip.agent import Agent, AgentConfig, AgentStats
