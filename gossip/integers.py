@@ -55,7 +55,8 @@ def pack(numbers: Integers) -> bytes:
     count = len(numbers)
     if count == 0:
         return _row(NONE, numbers, 0, None)
-    mean = int(numbers.sum(dtype=np.int64)) / count
+    total = int(numbers.sum(dtype=np.int64))
+    mean = total / count
     way, low, high = NONE, int(numbers.max()).bit_length(), None
     least = count * low  # bits
     if count >= LONG:
@@ -65,10 +66,15 @@ def pack(numbers: Integers) -> bytes:
             way, low, high, least = BYTES, few, coded, bits
     if count < VERY_LONG:
         guess = max(0, int(mean * 0.69).bit_length() - 1)
-        sizes = {few: _unary_bits(numbers, few) for few in (max(0, guess - 1), guess, guess + 1)}
-        few = min(sizes, key=sizes.__getitem__)
-        if sizes[few] < least:
-            way, low, high = UNARY, few, _unary(numbers >> few)
+        best = None
+        for few in (guess, max(0, guess - 1), guess + 1):
+            # Rounding down costs the high parts less than 1 each, so most need not be tried.
+            if total / 2**few + count * few < least:
+                bits = _unary_bits(numbers, few)
+                if bits < least:
+                    best, least = few, bits
+        if best is not None:
+            way, low, high = UNARY, best, _unary(numbers >> best)
     return _row(way, numbers, low, high)
 
 

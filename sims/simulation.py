@@ -92,10 +92,10 @@ class SimulationConfig:
 
     stack: int = MOST
     """Rounds of training that are computed in one go at most; 1: one by one, to the same trace
-    (see `sims.training`). The default is measured there."""
+    where the kernels allow it (see `sims.training`). The default is measured there."""
 
     threads: int = 0
-    """That this may use; 0: as many as PyTorch does. The trace does not depend on it."""
+    """That this may use; 0: as many as PyTorch does."""
 
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)

@@ -8,13 +8,15 @@ optimizer class over the stack. What is computed early is held back, and nobody 
 time.
 
 **The same numbers.** Each learner keeps its own stream of random numbers and its own optimizer
-state. What a stack computes for one learner does not depend on the others in it: PyTorch's batched
-products of matrices give each matrix the same bits whatever the size of the stack (measured, and
-tested; batched convolutions do not). So the trace is the same whether a hundred rounds are
-computed at a time or one. A round computed by `TorchLearner.train` itself differs in the last bits,
-because an unbatched product adds the bias in another order. Hence the choice between the two must
-not depend on a clock: fewer than FEW rounds of a kind are left to the learners, which is where a
-stack begins to pay (measured, see FEW), and so are models so large that a stack gains nothing.
+state. Where every batch of activations and every parameter is a whole number of 16 bytes, what a
+stack computes for one learner does not depend on the others in it, so the trace is the same whether
+a hundred rounds are computed at a time or one. Elsewhere, and in convolutions and sigmoids, a
+kernel may round the last bit by where in memory a row begins; what is in a stack is decided by
+virtual time alone, so the same seed still gives the same bytes, but another size of the stack gives
+others. (Measured, on MKL.) A round computed by `TorchLearner.train` itself differs in the last bits
+too, because an unbatched product adds the bias in another order. Hence the choice between the two
+must not depend on a clock: fewer than FEW rounds of a kind are left to the learners, which is where
+a stack begins to pay (measured, see FEW), and so are models so large that a stack gains nothing.
 
 **Which learners.** A `TorchLearner` of gossip's `Batches`, a model without buffers whose parameters
 are all trained by one group of plain `SGD`, momentum and drift correction included. Two are alike
@@ -95,7 +97,7 @@ class Training:
 
     Args:
         most: rounds in one stack. 1: one by one, with the same bits.
-        threads: that a stack may use; 0: as many as PyTorch does. The outcome is the same.
+        threads: that a stack may use; 0: as many as PyTorch does.
     """
 
     def __init__(self, most: int = MOST, threads: int = 0) -> None:
