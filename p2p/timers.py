@@ -16,8 +16,8 @@ class Timers(Generic[Key]):
 
     A heap with lazy deletion: a moved or cancelled entry stays until it is first, or until such
     entries are most of the heap. So the first one always counts, and asking for it costs nothing,
-    which everybody does after every packet. Ties expire in the order in which they were set, so the outcome
-    never depends on hashing.
+    which everybody does after every packet. Ties expire in the order in which they were set, so the
+    outcome never depends on hashing.
     """
 
     def __init__(self) -> None:

@@ -33,6 +33,7 @@ import io
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -122,14 +123,17 @@ class Training:
 
     def forget(self, pupil: Pupil, kind: Kind) -> None:
         """A round need not be computed any more."""
-        self._pending.get(kind, {}).pop(pupil, None)
+        waiting = self._pending.get(kind, {})
+        waiting.pop(pupil, None)
+        if not waiting:
+            self._pending.pop(kind, None)
 
     def compute(self, pupil: Pupil, kind: Kind) -> None:
         """Compute this round, and all others of its kind if they are worth a stack."""
         waiting = self._pending[kind]
         most = STACK_BYTES // (4 * pupil.model.numel())
         if min(len(waiting), most) < FEW or pupil.look in self.refused:
-            del waiting[pupil]
+            self.forget(pupil, kind)
             pupil.train_alone()
             self.single += 1
             return
@@ -208,8 +212,8 @@ class Pupil:
         if drift is not None and self.h is not None and drift.merge():
             moved = merged - self.model
             gain = drift.gain(self.learner.optimizer.param_groups[0])
-            if not bool(torch.isfinite(moved.sum())):
-                self.h.zero_()
+            if not isfinite(float(moved.sum())):
+                self.h.zero_()  # training had failed and a good model replaces it
             elif gain:
                 learn(self.h, moved, gain)
         self.model.copy_(merged)
@@ -222,7 +226,7 @@ class Pupil:
         """Let the learner compute the round, on the samples that were drawn for it."""
         assert self.data is not None
         assert self.order is not None
-        chosen = self.order.split(self.sizes)
+        chosen = torch.split(self.order, list(self.sizes))
         self.learner.train_on(
             (self.data.inputs[which], self.data.targets[which]) for which in chosen
         )
@@ -241,7 +245,7 @@ class Pupil:
         return chosen
 
     def _views(self, vector: Tensor) -> list[Tensor]:
-        pieces = vector.split([p.numel() for p in self.parameters])
+        pieces = torch.split(vector, [p.numel() for p in self.parameters])
         return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
 
     def _adopt_momentum(self) -> None:
@@ -278,11 +282,12 @@ def train(pupils: Sequence[Pupil]) -> None:
     for x, y in zip(inputs, targets, strict=True):
         optimizer.zero_grad()
         loss = loss_of(dict(zip(names, parameters, strict=True)), x, y)
-        loss.sum().backward()
-        if any(parameter.grad is None for parameter in parameters):
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if len(gradients) < len(parameters):
             raise RuntimeError("the loss does not depend on every parameter")
-        for parameter, h in zip(parameters, corrections, strict=False):
-            parameter.grad.sub_(h)
+        for gradient, h in zip(gradients, corrections, strict=bool(corrections)):
+            gradient.sub_(h)
         optimizer.step()
         losses += loss.detach()
     models = _rows(parameters)
@@ -333,7 +338,8 @@ def _stack(vectors: Sequence[Tensor], like: Pupil) -> list[Tensor]:
     """(m,) each, as one tensor for each parameter, (b, ...); nothing of no vectors."""
     if not vectors:
         return []
-    pieces = torch.stack(list(vectors)).split([p.numel() for p in like.parameters], dim=1)
+    sizes = [p.numel() for p in like.parameters]
+    pieces = torch.split(torch.stack(list(vectors)), sizes, dim=1)
     return [
         piece.reshape(-1, *p.shape).contiguous()
         for piece, p in zip(pieces, like.parameters, strict=True)
@@ -350,7 +356,7 @@ def _samples(pupils: Sequence[Pupil]) -> tuple[list[Tensor], list[Tensor]]:
     columns: list[list[Tensor]] = []
     for which in ("inputs", "targets"):
         rows = [getattr(pupil.data, which).index_select(0, pupil.order) for pupil in pupils]
-        columns.append(list(torch.stack(rows).split(pupils[0].sizes, dim=1)))
+        columns.append(list(torch.split(torch.stack(rows), list(pupils[0].sizes), dim=1)))
     return columns[0], columns[1]
 
 
