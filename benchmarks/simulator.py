@@ -8,7 +8,7 @@ learning   N nodes, the 64-64-10 MLP, 300 samples each, batch 32, a local epoch 
            find each other first; what that takes is printed apart. Beside it, in the same run, a
            plain Python loop over the same learners, which does nothing but train. Then the memory:
            what the process grew by, in multiples of what agents must hold: models, references,
-           momentum, correction, samples.
+           momentum, correction, samples, the records of the roster.
 overlay    swarms without learners; an event is a packet that arrives or a wake-up.
 
 Figures are of wall time, on `--threads` threads for training; CPU time stands beside them, since a
@@ -108,12 +108,13 @@ def _ms(watch: Watch, count: int) -> str:
 
 def held(simulation: Simulation) -> int:
     """Bytes of what agents and learners must hold."""
-    numbers = 0
+    numbers = records = 0
     for node in simulation.live:
         links = len(node.agent.links) if node.agent else 0
         numbers += (2 + links + 2) * node.learner.layout.size  # x, handed out, r; momentum, h
+        records += sum(len(entry.data) for entry in node.agent.swarm.roster.entries.values())
     samples = POOL[0].nbytes + LABELS[0].nbytes
-    return 4 * numbers + len(simulation.nodes) * SAMPLES * samples
+    return 4 * numbers + records + len(simulation.nodes) * SAMPLES * samples
 
 
 def learning(nodes: int, rounds: int, threads: int, profile: Profile | None) -> None:

@@ -81,8 +81,12 @@ class DriftCorrection:
     def resume(self, h: Mapping[Parameter, Tensor]) -> None:
         """Go on with the `h` of an earlier life; nothing is learned from the next merge, which
         brings what the others did meanwhile."""
-        self._h = dict(h)
+        self.keep_in(h)
         self._merged = False
+
+    def keep_in(self, h: Mapping[Parameter, Tensor]) -> None:
+        """From now on `h` is in these tensors, and is what they hold."""
+        self._h = dict(h)
 
     @contextmanager
     def merging(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import SGD
 
-from gossip.drift import learn
+from gossip.drift import DriftCorrection, learn
 from gossip.learner import Batches, Learner, TorchLearner
 
 FEW = 4  # rounds. On the 64-64-10 MLP a stack takes 8 ms however few it holds, a learner 3.2 ms.
@@ -107,6 +107,7 @@ class Training:
         self.refused: dict[bytes, str] = {}  # architectures that vmap cannot do, and why
         self._most = most
         self._threads = threads
+        self._looks: dict[bytes, bytes] = {}  # each appearance once
         self._pending: dict[Kind, dict[Pupil, None]] = {}
 
     def enrol(self, learner: Learner) -> Trainee:
@@ -115,7 +116,7 @@ class Training:
         if look is None:
             return Alone(learner)
         assert isinstance(learner, TorchLearner)
-        return Pupil(learner, look, self)
+        return Pupil(learner, self._looks.setdefault(look, look), self)
 
     def wait(self, pupil: Pupil, kind: Kind) -> None:
         """A round may be computed from now on."""
@@ -173,11 +174,9 @@ class Pupil:
         for parameter, view in zip(self.parameters, self._views(self.model), strict=True):
             parameter.data = view
         if learner.drift is not None:
-            kept, self.h = dict(learner.drift.h), torch.zeros_like(self.model)
-            views = dict(zip(self.parameters, self._views(self.h), strict=True))
-            for parameter, saved in kept.items():
-                views[parameter].copy_(saved)
-            learner.drift.resume(views)
+            self.h = torch.zeros_like(self.model)
+            if learner.drift.h:
+                self._keep_h(learner.drift, self.h)
         self._adopt_momentum()
 
     def begin(self) -> None:
@@ -215,6 +214,8 @@ class Pupil:
             if not isfinite(float(moved.sum())):
                 self.h.zero_()  # training had failed and a good model replaces it
             elif gain:
+                if not drift.h:
+                    self._keep_h(drift, self.h)
                 learn(self.h, moved, gain)
         self.model.copy_(merged)
 
@@ -247,6 +248,13 @@ class Pupil:
     def _views(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [p.numel() for p in self.parameters])
         return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+    def _keep_h(self, drift: DriftCorrection, flat: Tensor) -> None:
+        """Make the correction's `h` this flat vector, with what it has been so far."""
+        views = dict(zip(self.parameters, self._views(flat), strict=True))
+        for parameter, saved in drift.h.items():
+            views[parameter].copy_(saved)
+        drift.keep_in(views)
 
     def _adopt_momentum(self) -> None:
         """Make the optimizer's momentum a flat vector, once there is one."""
