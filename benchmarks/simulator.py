@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import nn
 
+from gossip.agent import Agent
 from gossip.learner import Batches, TorchLearner
 from sims.crowd import Crowd
 from sims.network import Link
@@ -110,7 +111,8 @@ def held(simulation: Simulation) -> int:
     """Bytes of what agents and learners must hold."""
     numbers = records = 0
     for node in simulation.live:
-        links = len(node.agent.links) if node.agent else 0
+        assert isinstance(node.agent, Agent)
+        links = len(node.agent.links)
         numbers += (2 + links + 2) * node.learner.layout.size  # x, handed out, r; momentum, h
         records += sum(len(entry.data) for entry in node.agent.swarm.roster.entries.values())
     samples = POOL[0].nbytes + LABELS[0].nbytes
