@@ -156,7 +156,7 @@ def overlay(nodes: int, seconds: float, profile: Profile | None) -> None:
     """Events a second of swarms alone."""
     crowd = Crowd(0)
     with Watch() as watch:
-        crowd.grow(nodes, rate=nodes / 20, settle=10)
+        crowd.grow(nodes, rate=nodes / 10, settle=4)
     before = crowd.network.events
     row("to grow: events a second", f"{before / watch.wall:,.0f} (CPU {before / watch.cpu:,.0f})")
     with profiled(profile), Watch() as watch:
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("learning", "overlay"))
     parser.add_argument("--nodes", type=int, help="1,000, of the overlay 10,000")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the overlay")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of the overlay")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="and print where the time goes")
     arguments = parser.parse_args()
