@@ -1,9 +1,10 @@
 """What `learning.py` compares: tasks, contenders, and one run of one on the other.
 
-Sixteen nodes on a random 5-regular graph, the same for all algorithms on one seed, a network with the latency of a LAN, so that
-algorithms differ and not the times that their messages take. Nobody trains before the links are
-there; after that a node takes two optimizer steps, syncs, and so on for as many rounds as the task
-says. Bytes are all that the network was given by then, pings included.
+Sixteen nodes on a random 5-regular graph, or nine on a ring, the same for all contenders on one
+seed; a network with the latency of a LAN, so that algorithms differ and not the times that their
+messages take. Nobody trains before the links are there; after that a node takes two optimizer
+steps, syncs, and so on for as many rounds as the task says. Bytes are all that the network was
+given by then, pings included.
 """
 
 from __future__ import annotations
