@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from gossip.config import Config, check
@@ -35,6 +36,7 @@ def join(
     keep: Sequence[str] = (),
     device: torch.device | str = "cpu",
     on_event: OnEvent | None = None,
+    group: ProcessGroup | None = None,
     config: Config | None = None,
     **settings: Any,
 ) -> Member:
@@ -54,6 +56,8 @@ def join(
         device: where the vectors live, one for each neighbour and three more.
         on_event: called with everything that happens (`SyncCompleted`, `PeerUp`, ...), in your
             thread, inside `step`; a loop that steps too seldom misses the oldest.
+        group: of processes that train this model together by DDP (`torch.distributed.group.WORLD`):
+            rank 0 gossips, the others follow. All call `step` alike; see `gossip.group`.
         config: of the node; `settings` (`listen`, `state_dir`, ...) replace its fields.
 
     Raises LayoutError if the model cannot be shared, ConfigError for settings that make no sense;
@@ -71,4 +75,10 @@ def join(
     known = {entry.name: getattr(base, entry.name) for entry in fields(base)}
     settled = check(known | settings, "gossip.join")
     training = Training(model, optimizer, sync_every, Selection.of(share, keep))
-    return Member(training, sync_every, settled, device, on_event)
+    if group is None:
+        return Member(training, sync_every, settled, device, on_event)
+    from gossip.group import Follower, Leader
+
+    if group.rank() > 0:
+        return Follower(training, sync_every, device, group)
+    return Leader(training, sync_every, settled, device, on_event, group)

@@ -99,7 +99,7 @@ class Member:
             self._network.answer(self._training.state())
         if self._network.events:
             self._tell()
-        return self._steps >= self._sync_every and self._ready() and self._sync()
+        return self._steps >= self._sync_every and self._due() and self._sync()
 
     def __enter__(self) -> Member:
         self._network.start()
@@ -124,6 +124,10 @@ class Member:
             self._network.stop()
             if self._network.cause is not None and self._lost is None:
                 log.error("the network did not end well: %r", self._network.cause)
+
+    def _due(self) -> bool:
+        """Whether to sync, now that there have been steps enough."""
+        return self._ready()
 
     def _ready(self) -> bool:
         """Whether `_take_in` has something to take."""

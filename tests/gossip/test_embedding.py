@@ -66,7 +66,9 @@ def test_off_means_no_thread_no_socket_no_file_and_the_same_training(
     assert len(optimizer._optimizer_step_pre_hooks) == hooks
 
 
-def test_zero_is_not_off_and_off_still_counts_samples_like_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_is_not_off_and_off_still_counts_samples_like_a_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("GOSSIP_OFF", "0")
     with gossip.join(constant(0.0)) as peer:
         assert peer.id != "off"
