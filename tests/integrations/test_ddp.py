@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ import gossip
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow  # three processes import PyTorch
 def test_rank_0_gossips_and_the_others_follow_to_the_last_bit(tmp_path: Path) -> None:
     torch.manual_seed(7)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
