@@ -113,9 +113,9 @@ class Member:
         """Take in the last merges, say goodbye, save."""
         try:
             if exception[0] is None:
+                self._wait()
                 self._sync()
-                if self._merging is not None:
-                    self._network.wait(self._merging)
+                self._wait()
                 self._take_in()
                 self._tell()
         finally:
@@ -124,6 +124,11 @@ class Member:
             self._network.stop()
             if self._network.cause is not None and self._lost is None:
                 log.error("the network did not end well: %r", self._network.cause)
+
+    def _wait(self) -> None:
+        """Until `_ready`."""
+        if self._merging is not None:
+            self._network.wait(self._merging)
 
     def _due(self) -> bool:
         """Whether to sync, now that there have been steps enough."""
