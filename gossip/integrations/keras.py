@@ -86,6 +86,9 @@ class Mirror(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
+        # On JAX the weights of a running `fit` are elsewhere; after this they are in the model,
+        # and are taken from it for the next batch.
+        self._bring = getattr(model, "jax_state_sync", lambda: None)
         self._weights: list[tuple[Any, torch.Tensor]] = []
         for place, weight in enumerate(model.weights):
             values = _values(weight)
@@ -103,6 +106,7 @@ class Mirror(nn.Module):
 
     def read(self) -> None:
         """Take over the model's values."""
+        self._bring()
         for weight, values in self._weights:
             values.copy_(_values(weight))
 

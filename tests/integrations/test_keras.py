@@ -1,4 +1,4 @@
-"""The callback for Keras, in a real `fit`."""
+"""The callback for Keras, in a real `fit`; KERAS_BACKEND=jax tries it on JAX."""
 
 from __future__ import annotations
 
