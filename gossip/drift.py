@@ -134,9 +134,11 @@ class DriftCorrection:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepped = True
+        # A fused optimizer under a GradScaler unscales its gradients itself, later than this.
+        scale = getattr(optimizer, "grad_scale", None)
         for parameter, h in self._h.items():
             if parameter.grad is not None and not parameter.grad.is_sparse:
-                parameter.grad.sub_(h)
+                parameter.grad.sub_(h if scale is None else h * scale)
 
 
 def learn(h: Tensor, moved: Tensor, gain: float) -> None:
