@@ -48,11 +48,11 @@ $(VENV)/installed-models: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-models
-	$(PIP) install --constraint constraints.txt --editable '.[models,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,dev]'
 	touch $@
 
 $(VENV)/installed-fuzz: $(VENV)/installed-dev
-	$(PIP) install --constraint constraints.txt --editable '.[models,dev,fuzz]'
+	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,dev,fuzz]'
 	touch $@
 
 clean:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gossip.config import Config as Config
     from gossip.errors import GossipError as GossipError
     from gossip.exchange import ExchangeConfig as ExchangeConfig
+    from gossip.learner import Answering as Answering
     from gossip.learner import Batches as Batches
     from gossip.learner import Learner as Learner
     from gossip.learner import Resumable as Resumable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Agent": "agent",
     "AgentConfig": "agent",
+    "Answering": "learner",
     "Batches": "learner",
     "CodecConfig": "codec",
     "Config": "config",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
 OptimizerOf = Callable[[Iterable[nn.Parameter]], Optimizer]
+Prepare = Callable[[Any], Tensor]
+Answer = Callable[[Tensor], object]
 
 EVALUATION_BATCH = 1024  # samples a forward pass; bounds memory; a guess
 
@@ -70,6 +72,19 @@ class Resumable(Protocol):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on with it; the model is loaded already. Raises ValueError if it does not fit."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What a learner may do besides: answer raw inputs, for whoever serves it."""
+
+    def predict(self, raw: Sequence[Any]) -> list[object]:
+        """One answer to each input, in the types of JSON.
+
+        An input is the bytes of a file or a value of JSON; the learner says which. Raises
+        ValueError, with the reason, for one that it cannot read.
+        """
         ...
 
 
@@ -129,6 +144,10 @@ class TorchLearner:
     (`gossip.vector.Selection`): `share=["*lora_*"]` for adapters alone, `keep=["head.*"]` for a
     head of one's own. `device` is where the vectors live, one for each neighbour and two more; the
     model may be elsewhere.
+
+    `predict` answers raw inputs: `prepare` makes of one the input of the model, without the
+    dimension of the batch, and `answer` of one output what JSON can say. By default inputs and
+    answers are nested lists of numbers.
     """
 
     def __init__(
@@ -146,6 +165,8 @@ class TorchLearner:
         share: Sequence[str] | None = None,
         keep: Sequence[str] = (),
         device: torch.device | str = "cpu",
+        prepare: Prepare = torch.tensor,
+        answer: Answer = Tensor.tolist,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
@@ -161,6 +182,7 @@ class TorchLearner:
         self.steps = steps
         self.test = test
         self.metrics = metrics if metrics is not None else class_accuracy
+        self.prepare, self.answer = prepare, answer
         self.last_loss: float | None = None  # mean over the batches of the last `train`
         self._selection = Selection.of(share, keep)
         self._layout = layout(model, self._selection)
@@ -218,6 +240,17 @@ class TorchLearner:
                 "loss": float(self.loss(outputs, targets)),
                 **{name: float(value) for name, value in self.metrics(outputs, targets).items()},
             }
+
+    def predict(self, raw: Sequence[Any]) -> list[object]:
+        """One answer to each raw input; ValueError for one that cannot be read."""
+        device = self._device()
+        inputs = [self.prepare(one) for one in raw]
+        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
+            outputs = [
+                self.model(torch.stack(inputs[start : start + EVALUATION_BATCH]).to(device)).cpu()
+                for start in range(0, len(inputs), EVALUATION_BATCH)
+            ]
+        return [self.answer(output) for piece in outputs for output in piece]
 
     def _train(self) -> int:
         self.model.train()

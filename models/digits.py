@@ -8,15 +8,16 @@ alone; the order of the samples depends on the shard as well. The test set is th
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from gossip.learner import Batches, TorchLearner
-from models import partition
+from models import metrics, partition, preprocess, seeding
+from models.answers import labelled
 
 BRIGHTEST = 16  # the value of a white pixel
 TEST_EVERY = 5  # every fifth image of each class is a test image: 20 %
@@ -42,30 +43,29 @@ def learner(
     (`dirichlet`), or `classes` classes to each node (`shards`). Raises ValueError when the images
     cannot be divided so.
     """
-    if not 0 <= shard < shards:
-        raise ValueError(f"shard must be 0 to {shards - 1} of {shards} shards, not {shard}")
+    partition.check(shard, shards)
     images, labels = load_digits()
     testing = test_images(labels)
     train_images, train_labels = images[~testing], labels[~testing]
     mine = divide(train_labels, shards, seed, split, alpha, classes)[shard]
-    order = torch.Generator().manual_seed((seed << 20) + shard)
+    inputs, targets = torch.tensor(train_images[mine]), torch.tensor(train_labels[mine])
     return TorchLearner(
         network(model, seed),
-        Batches(
-            torch.tensor(train_images[mine]), torch.tensor(train_labels[mine]), batch_size, order
-        ),
+        Batches(inputs, targets, batch_size, seeding.order(seed, shard)),
         nn.functional.cross_entropy,
         partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=(torch.tensor(images[testing]), torch.tensor(labels[testing])),
+        metrics=metrics.classification,
         drift_correction=drift_correction,
+        prepare=prepare,
+        answer=labelled("0123456789"),
     )
 
 
 def network(model: Literal["mlp", "cnn"], seed: int) -> nn.Module:
     """A classifier of (N, 8, 8) images whose weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeding.weights(seed):
         match model:
             case "mlp":  # 4,810 parameters
                 return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -82,6 +82,11 @@ def network(model: Literal["mlp", "cnn"], seed: int) -> nn.Module:
                     nn.Linear(128, 10),
                 )
         raise ValueError(f"model must be 'mlp' or 'cnn', not {model!r}")
+
+
+def prepare(raw: Any) -> Tensor:
+    """An image of 8 x 8 numbers from 0 to BRIGHTEST."""
+    return preprocess.numbers((8, 8))(raw) / BRIGHTEST
 
 
 def divide(

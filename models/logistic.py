@@ -68,8 +68,7 @@ def learner(
     b: float = 1000.0,
 ) -> LogisticLearner:
     """Make the learner of node `shard` of `shards`."""
-    if not 0 <= shard < shards:
-        raise ValueError(f"shard must be 0 to {shards - 1} of {shards} shards, not {shard}")
+    partition.check(shard, shards)
     signs = make_samples()[1]
     if split == "iid":
         parts = partition.iid(signs, shards, seed)

@@ -8,10 +8,15 @@ arguments always give the same shards: so every node computes the whole division
 (Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution", 2019). `by_class` lets
 a shard see only a few classes (McMahan et al., "Communication-Efficient Learning", 2017, section 3,
 but dealing whole classes instead of runs of the sorted data, so that the count is exact).
+
+The others need no labels. `by_key` keeps together what belongs together by nature: the recordings
+of a speaker, the packages of a maintainer. `by_quantity` makes shards of one mixture and unequal
+sizes, `by_feature` shards of one size that see different ranges of a number: ages, brightness.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -81,6 +86,49 @@ def by_class(labels: ArrayLike, shards: int, classes: int, seed: int) -> list[In
         for shard, piece in zip(held_by, np.array_split(members, len(held_by)), strict=True):
             parts[shard].append(piece)
     return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def by_key(keys: Sequence[str], shards: int, seed: int) -> list[Indices]:
+    """Give whole keys to shards: one after another, in random order, to the smallest shard so far.
+
+    Keys of many samples go first, so that sizes differ by little. Raises ValueError when there are
+    fewer keys than shards.
+    """
+    names, whose, counts = np.unique(np.asarray(keys), return_inverse=True, return_counts=True)
+    if not 1 <= shards <= len(names):
+        raise ValueError(f"{len(names)} keys cannot fill {shards} shards with one each")
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes, holder = np.zeros(shards, np.int64), np.zeros(len(names), np.int64)
+    for key in order[np.argsort(-counts[order], kind="stable")]:
+        holder[key] = sizes.argmin()
+        sizes[holder[key]] += counts[key]
+    return [np.flatnonzero(holder[whose] == shard) for shard in range(shards)]
+
+
+def by_quantity(samples: int, shards: int, alpha: float, seed: int) -> list[Indices]:
+    """Shards of one mixture whose sizes are drawn from Dirichlet(alpha, ..., alpha).
+
+    Each has one sample at least. Raises ValueError as `dirichlet` does.
+    """
+    return dirichlet(np.zeros(samples, np.int64), shards, alpha, seed)
+
+
+def by_feature(values: ArrayLike, shards: int, seed: int) -> list[Indices]:
+    """Cut the samples, in the order of a number that each has, into shards of one size.
+
+    Which shard gets which range depends on the seed. Raises ValueError when there are fewer samples
+    than shards.
+    """
+    array = _checked(values, shards)
+    ranges = np.array_split(np.argsort(array, kind="stable"), shards)
+    order = np.random.default_rng(seed).permutation(shards)
+    return [np.sort(ranges[index]) for index in order]
+
+
+def check(shard: int, shards: int) -> None:
+    """Raises ValueError unless `shard` is one of `shards`."""
+    if not 0 <= shard < shards:
+        raise ValueError(f"shard must be 0 to {shards - 1} of {shards} shards, not {shard}")
 
 
 def _deal_classes(
