@@ -29,6 +29,7 @@ from gossip.console import (
     the_node,
 )
 from gossip.model_commands import model
+from gossip.node_commands import dashboard, predict
 
 if TYPE_CHECKING:
     from gossip import daemon
@@ -213,6 +214,8 @@ def _tell(
 
 
 main.add_command(model)
+main.add_command(predict)
+main.add_command(dashboard)
 
 
 @main.group()

@@ -24,6 +24,9 @@ from gossip.config import Config
 from gossip.errors import NotFinite
 from gossip.host import Host
 from gossip.learner import Learner, Resumable
+from gossip.prediction import Predictor
+from gossip.prediction_api import PredictionApi
+from gossip.routes import Route
 
 Result = TypeVar("Result")
 
@@ -55,7 +58,12 @@ class Node(Host):
     async def __aexit__(self, *exception: object) -> None:
         await self._stop_training()
         await asyncio.to_thread(self._thread.shutdown)
+        self._predictor.close()
         await super().__aexit__(*exception)
+
+    def _routes(self) -> list[Route]:
+        self._predictor = Predictor(self.agent, self._learner, self._in_thread)
+        return PredictionApi(self._predictor, self.api.exposition).routes
 
     async def rest(self) -> None:
         """Stop training for good, take over what was merged, and evaluate."""
