@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from aiohttp import web
@@ -13,7 +13,6 @@ Schema = Mapping[str, object]
 
 DISTRIBUTION = "gossip-learning"
 JSON = "application/json"
-OBJECT: Schema = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Route:
     open: bool = False  # whoever reaches the port may ask; else it takes the token
     page: bool = False  # part of the pages, which are no API
     takes: Sequence[str] = ()  # the media types of a body
-    schema: Schema = OBJECT  # of a body in JSON
+    schema: Schema = field(default_factory=dict)  # of a body in JSON
     gives: str = JSON  # the media type of the answer
 
 

@@ -14,6 +14,7 @@ const PAGES = { overview, network, peers, learning, try: predicting, security, l
 const main = document.getElementById("main");
 const notice = document.getElementById("notice");
 let shown = null; // the page, with what it drew
+let named = false; // whether the head of the page says whose it is
 let answered = Date.now();
 
 function wanted() {
@@ -42,6 +43,7 @@ async function update() {
   const current = shown;
   try {
     await current.update();
+    if (!named) await name();
     answered = Date.now();
     say("");
   } catch (error) {
@@ -49,6 +51,13 @@ async function update() {
     const silent = Math.round((Date.now() - answered) / 1000);
     say(error instanceof TypeError ? `No answer from the node for ${silent} s; what you see is that old.` : error.message);
   }
+}
+
+async function name() {
+  const known = await ask("roster");
+  const me = known.roster.find((peer) => peer.id === known.id);
+  document.getElementById("who").textContent = me?.name || known.id.slice(0, 8);
+  named = Boolean(me);
 }
 
 function say(text) {
@@ -79,6 +88,3 @@ takeToken();
 show();
 follow((told) => shown?.heard?.(told));
 setInterval(update, 2000);
-ask("status").then(
-  (status) => { document.getElementById("who").textContent = status.name ?? status.id.slice(0, 8); },
-  () => {});

@@ -40,7 +40,16 @@ export function table(columns, rows, caption) {
       make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body)));
 }
 
+// New children in the place of the old ones; where somebody has scrolled to or stands, stays.
+export function renew(holder, ...children) {
+  const places = [...holder.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
+  const focused = [...holder.querySelectorAll("button, .scroll")].indexOf(document.activeElement);
+  holder.replaceChildren(...children);
+  [...holder.querySelectorAll(".scroll")].forEach((one, index) => { one.scrollLeft = places[index] ?? 0; });
+  if (focused >= 0) holder.querySelectorAll("button, .scroll")[focused]?.focus({ preventScroll: true });
+}
+
 export function cards(entries) {
   return make("dl", { class: "cards" }, ...entries.filter(Boolean).map(([name, value, small]) =>
-    make("div", { class: "card" }, make("dt", {}, name), make("dd", { class: small ? "small" : null }, value))));
+    make("div", { class: small === "wide" ? "card wide" : "card" }, make("dt", {}, name), make("dd", { class: small ? "small" : null }, value))));
 }

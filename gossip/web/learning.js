@@ -17,12 +17,21 @@ export function open(main) {
   const axis = make("select", { id: "axis", onchange: () => drawn && redraw() },
     ...Object.entries(AXES).map(([name, [label]]) => make("option", { value: name }, label)));
   const charts = make("div", { class: "charts" });
-  const latest = make("div");
+  const latest = make("div", { class: "narrow" });
   main.append(title("Learning"), make("div", { class: "bar" }, make("label", { for: "axis" }, "Along"), axis), charts, make("h2", {}, "Latest"), latest);
   let drawn = null;
   let plots = [];
+  let kinds = "";
+
+  // The same charts with longer lines, or new ones where something else was measured.
+  function extend() {
+    const found = groups(drawn);
+    if (kinds !== outline(found) || drawn.time.length < 4) return redraw();
+    found.forEach(([, series], index) => plots[index].setData([AXES[axis.value][1](drawn), ...series.map(([, values]) => values)]));
+  }
 
   function redraw() {
+    kinds = outline(groups(drawn));
     plots.forEach((plot) => plot.destroy());
     plots = [];
     charts.replaceChildren();
@@ -41,7 +50,7 @@ export function open(main) {
       const history = await ask("learning");
       if (drawn && history.time.at(-1) === drawn.time.at(-1)) return;
       drawn = history;
-      redraw();
+      extend();
       latest.replaceChildren(...figures(history));
     },
     close() { resized.disconnect(); plots.forEach((plot) => plot.destroy()); },
@@ -62,6 +71,8 @@ function groups(history) {
     ["Traffic so far", [["sent", history.bytes_sent], ["received", history.bytes_received]], bytes],
   ].filter(([, series]) => series.some(([, values]) => values.some((value) => value != null)));
 }
+
+const outline = (found) => found.map(([name, series]) => [name, ...series.map(([label]) => label)].join()).join(";");
 
 function plot(holder, along, axis, series, format) {
   const style = getComputedStyle(document.documentElement);

@@ -27,10 +27,15 @@ export function open(main) {
   const simulation = d3.forceSimulation([])
     .force("charge", d3.forceManyBody().strength(-220).distanceMax(400))
     .force("link", d3.forceLink([]).id((node) => node.id).distance(70).strength(0.25))
-    .force("x", d3.forceX().strength(0.06))
-    .force("y", d3.forceY().strength(0.09))
     .force("apart", d3.forceCollide(24))
     .on("tick", place);
+
+  // A swarm as wide and as high as the window has room for.
+  function shape() {
+    const { width, height } = svg.getBoundingClientRect();
+    const slant = Math.sqrt(width / height || 1);
+    simulation.force("x", d3.forceX().strength(0.09 / slant)).force("y", d3.forceY().strength(0.09 * slant));
+  }
 
   function place() {
     // Drawn around the middle, in as many units as it takes to hold all of it.
@@ -38,6 +43,7 @@ export function open(main) {
     const { width, height } = svg.getBoundingClientRect();
     const reach = (axis) => Math.max(60, ...nodes.map((node) => Math.abs(node[axis] ?? 0))) + 44;
     const scale = Math.max((2 * reach("x")) / width, (2 * reach("y")) / height, 0.75);
+    svg.style.setProperty("--scale", scale);
     const [across, down] = [width * scale, height * scale];
     svg.setAttribute("viewBox", `${-across / 2} ${-down / 2} ${across} ${down}`);
     for (const link of graph.links) {
@@ -51,7 +57,7 @@ export function open(main) {
 
   function group(node) {
     const found = draw("g", { tabindex: "0", role: "button" });
-    found.append(draw("circle"), draw("text", { y: 24 }));
+    found.append(draw("circle"), draw("text", { dy: "2.2em" }));
     const tell = () => { about.textContent = describe(node.peer); };
     for (const event of ["click", "focus", "pointerenter"]) found.addEventListener(event, tell);
     dots.append(found);
@@ -137,7 +143,6 @@ export function open(main) {
     for (const node of nodes) {
       const value = node.peer.metrics[metric];
       const circle = node.group.querySelector("circle");
-      circle.setAttribute("r", node.group.classList.contains("me") ? 11 : 9);
       const share = most > least ? (value - least) / (most - least) : 1;
       const plain = metric === "state" || value == null || node.state !== "up";
       circle.style.fill = plain ? "" : `color-mix(in oklab, var(--high) ${(100 * share).toFixed(0)}%, var(--low))`;
@@ -158,6 +163,7 @@ export function open(main) {
     return `${peer.name || "unnamed"} (${peer.id.slice(0, 8)}), ${peer.state}, ${peer.links} links, ${peer.samples.toLocaleString("en")} samples${metrics ? `, ${metrics}` : ""}${traffic}`;
   }
 
+  shape();
   return {
     async update() {
       const known = await ask("peers");

@@ -1,5 +1,5 @@
 import { ask } from "./api.js";
-import { bytes, cards, count, duration, figure, make, title } from "./format.js";
+import { bytes, cards, count, duration, figure, make, renew, title } from "./format.js";
 
 export function open(main) {
   const body = make("div");
@@ -8,7 +8,7 @@ export function open(main) {
     async update() {
       const status = await ask("status");
       const known = await ask("peers");
-      body.replaceChildren(...draw(status, known));
+      renew(body, ...draw(status, known));
     },
   };
 }
@@ -33,9 +33,9 @@ function draw(status, known) {
     make("ul", { class: "plain" }, ...problems(status, known, missed).map((text) => make("li", {}, text))),
     make("h2", {}, "This node"),
     cards([
-      ["id", make("span", { class: "mono" }, status.id), true],
+      ["id", make("span", { class: "mono" }, status.id), "wide"],
       ["address", make("span", { class: "mono" }, status.address), true],
-      ["network", make("span", { class: "mono" }, status.network ?? "none: this machine only"), true],
+      ["network", make("span", { class: "mono" }, status.network ?? "none: this machine only"), "wide"],
       ["who may come in", status.access.mode, true],
     ]),
   ];
@@ -45,10 +45,10 @@ function problems(status, known, missed) {
   const found = [];
   if (!known.neighbours.length) found.push("⚠ No neighbours: this node learns alone. gossip run … --join HOST:PORT, or wait to be found.");
   const suspected = known.neighbours.filter((link) => link.state !== "up").length;
-  if (suspected) found.push(`⚠ ${suspected} of the neighbours do not answer.`);
-  if (missed) found.push(`⚠ ${missed} peers on the network are missed: nobody is linked with them any more.`);
+  if (suspected) found.push(`⚠ Neighbours that do not answer: ${suspected}.`);
+  if (missed) found.push(`⚠ Peers that are missed, nobody is linked with them any more: ${missed}.`);
   if (Object.values(status.metrics).includes(null)) found.push("⚠ A metric of the model is not finite.");
-  if (status.access.bans) found.push(`${status.access.bans} kept out; see Security.`);
+  if (status.access.bans) found.push(`Kept out: ${status.access.bans}; see Security.`);
   if (!status.network) found.push("No network key: nothing is encrypted, and the node stays on this machine.");
   return found.length ? found : ["Nothing."];
 }

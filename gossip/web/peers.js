@@ -1,5 +1,5 @@
 import { ask } from "./api.js";
-import { bytes, count, duration, figure, make, table, title } from "./format.js";
+import { bytes, count, duration, figure, make, renew, table, title } from "./format.js";
 
 export function open(main) {
   const body = make("div");
@@ -8,7 +8,7 @@ export function open(main) {
     async update() {
       const known = await ask("peers");
       const names = Object.fromEntries(known.roster.map((peer) => [peer.id, peer.name]));
-      body.replaceChildren(neighbours(known.neighbours, names), make("h2", {}, "On the network"), roster(known));
+      renew(body, neighbours(known.neighbours, names), make("h2", {}, "On the network"), roster(known));
     },
   };
 }

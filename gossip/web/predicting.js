@@ -41,7 +41,8 @@ function told(found) {
   const after = make("p", { class: "faint" },
     `The model had seen ${found.samples.toLocaleString("en")} samples; it took ${(1000 * found.seconds).toFixed(1)} ms.`);
   if (!prediction?.probabilities) return [make("pre", {}, JSON.stringify(prediction, null, 1)), after];
-  const rows = Object.entries(prediction.probabilities).map(([label, share]) =>
+  const likeliest = Object.entries(prediction.probabilities).sort(([, one], [, other]) => other - one);
+  const rows = likeliest.map(([label, share]) =>
     make("div", { class: "share" }, make("span", {}, label),
       make("meter", { min: 0, max: 1, value: share, "aria-label": `probability of ${label}` }),
       make("span", {}, `${(100 * share).toFixed(1)} %`)));
@@ -77,7 +78,7 @@ function pad(asked, predict) {
   canvas.addEventListener("pointercancel", () => { last = null; });
 
   function stroke(next) {
-    Object.assign(context, { strokeStyle: "#fff", lineWidth: PIXELS / 9, lineCap: "round", lineJoin: "round" });
+    Object.assign(context, { strokeStyle: "#fff", lineWidth: PIXELS / 6, lineCap: "round", lineJoin: "round" });
     context.beginPath();
     context.moveTo(...last);
     context.lineTo(...next);

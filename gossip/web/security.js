@@ -1,5 +1,5 @@
 import { Refused, ask, tell } from "./api.js";
-import { duration, make, table, title } from "./format.js";
+import { duration, make, renew, table, title } from "./format.js";
 
 export function open(main) {
   const body = make("div");
@@ -29,7 +29,7 @@ export function open(main) {
 
   async function update() {
     const [status, scores, bans, audit] = await Promise.all(["status", "scores", "bans", "audit"].map((path) => ask(path)));
-    body.replaceChildren(
+    renew(body,
       make("p", {}, `Who may come in: ${status.access.mode}. ${status.access.handshakes} handshakes succeeded, ${status.access.handshakes_failed} failed; ${status.access.dropped} packets were too many or from outcasts, ${status.access.unopened} no session opens.`),
       make("h2", {}, "Scores"),
       scores.scores.length
@@ -41,7 +41,7 @@ export function open(main) {
           one.seconds == null ? "for good" : duration(one.seconds), one.reason,
           make("button", { onclick: () => act(() => ask(`bans/${encodeURIComponent(one.who)}`, { method: "DELETE" })) }, "Let in again")]))
         : make("p", { class: "faint" }, "Nobody."));
-    log.replaceChildren(audit.kept
+    renew(log, audit.kept
       ? table([["when"], ["what"], ["details", "wrap"]], audit.lines.reverse().map(({ n, t, prev, type, signature, ...rest }) => [
         new Date(1000 * t).toLocaleString("sv"), type, make("span", { class: "mono" }, details(rest))]), "The latest first")
       : make("p", { class: "faint" }, "None is kept: the node has no --state-dir."));
