@@ -123,6 +123,72 @@ def test_a_port_in_use_and_a_directory_that_is_none_are_refused(tmp_path: Path) 
     asyncio.run(check())
 
 
+# browsers -----------------------------------------------------------------------------------------
+
+
+async def answers(api: Api, token: str, **headers: str) -> int:
+    """The code of an answer to a request with the right token and these headers."""
+    given = {"Authorization": f"Bearer {token}"} | headers
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{api.address}/api/v1/status", headers=given) as answer,
+    ):
+        return answer.status
+
+
+def test_a_host_that_leads_here_under_another_name_is_refused(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, ROUTES) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            port = api.address.port
+            for host in (f"127.0.0.1:{port}", f"localhost:{port}", "LOCALHOST:1", f"[::1]:{port}"):
+                assert await answers(api, token, Host=host) == 200, host
+            for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[::2]"):
+                assert await answers(api, token, Host=host) == 403, host
+
+    asyncio.run(check())
+
+
+def test_a_page_from_elsewhere_is_refused_whatever_it_knows(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, ROUTES) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            assert await answers(api, token, Origin=f"http://{api.address}") == 200
+            for origin in (
+                "null",
+                "http://evil.example",
+                "http://127.0.0.1:1",
+                "https://127.0.0.1",
+            ):
+                assert await answers(api, token, Origin=origin) == 403, origin
+
+    asyncio.run(check())
+
+
+def test_every_answer_forbids_scripts_that_are_not_ours(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, ROUTES) as api, aiohttp.ClientSession() as session:
+            for path in ("/api/v1/status", "/nothing"):
+                async with session.get(f"http://{api.address}{path}") as answer:
+                    policy = answer.headers["Content-Security-Policy"]
+                    assert "default-src 'none'; script-src 'self'" in policy
+                    assert "unsafe" not in policy
+                    assert answer.headers["Cache-Control"] == "no-store"
+
+    asyncio.run(check())
+
+
+def test_a_browser_names_the_token_among_the_protocols(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with Api(ANY, tmp_path, ROUTES) as api:
+            token = json.loads((tmp_path / FILE).read_text())["token"]
+            named = {"Authorization": "", "Sec-WebSocket-Protocol": f"other, bearer.{token}"}
+            assert await answers(api, "", **named) == 200
+            assert await answers(api, "", **named | {"Sec-WebSocket-Protocol": "bearer."}) == 401
+
+    asyncio.run(check())
+
+
 # bans ---------------------------------------------------------------------------------------------
 
 
