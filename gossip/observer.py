@@ -140,17 +140,15 @@ class Observer:
                 self.log("info", line)
 
     async def _look(self) -> None:
-        measured: Mapping[str, float] | None = None
-        looked = -1.0
+        measured: Mapping[str, float] = self._node.metrics
+        looked = time.monotonic()
         while True:
-            now = time.monotonic()
-            metrics = self._node.metrics
-            if metrics is not measured or now >= looked + self._node.config.evaluate_every:
-                # Where somebody measures, only new figures count: old ones would draw stairs.
-                if metrics is not measured or not metrics:
-                    self.history.add(self._moment(metrics))
-                    looked = now
-                measured = metrics
+            metrics, now = self._node.metrics, time.monotonic()
+            # Where somebody measures, only new figures count: old ones would draw stairs.
+            unmeasured = not metrics and now >= looked + self._node.config.evaluate_every
+            if metrics is not measured or unmeasured:
+                self.history.add(self._moment(metrics))
+                measured, looked = metrics, now
             await asyncio.sleep(TICK)
 
     def _moment(self, metrics: Mapping[str, float]) -> Moment:

@@ -163,6 +163,8 @@ class Twin:
         """(N, ...) of the model with these parameters, on the CPU."""
         load(self.model, x, self._selection)
         inputs = torch.stack([self._prepare(one) for one in raw])
+        if self._test is not None:  # JSON writes 1.0 as 1
+            inputs = inputs.to(self._test[0].dtype)
         with torch.no_grad():
             pieces = torch.split(inputs, EVALUATION_BATCH)
             return torch.cat([self.model(piece.to(self._device)).cpu() for piece in pieces])
