@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from math import isfinite
 from typing import Literal
 
-from p2p import Channel, Swarm
+from p2p import Channel, PeerId, Swarm
 from p2p.link import Link
-from p2p.record import Record, prefix
+from p2p.record import prefix
 from p2p.roster import Entry
 
 STALE = 150.0  # seconds; who lives has published twice by then, in a network of less than 700
@@ -16,42 +16,45 @@ State = Literal["up", "left", "missed"]
 
 
 def peers(swarm: Swarm, now: float) -> dict[str, object]:
-    """The neighbours, oldest link first, and all records in the order of their peers' names.
-
-    The state of a peer is `up`, `left` if it has said goodbye, or `missed`: its record is old, or
-    all neighbours that it names have published since and none of them names it.
-    """
+    """The neighbours, oldest link first, and all records in the order of their peers' names."""
     entries = swarm.roster.entries
     known = {whose: str(entry.record.peer.id) for whose, entry in entries.items()}
     for peer in swarm.neighbours:
         known[prefix(peer)] = str(peer)
+    near = {swarm.me.id, *swarm.neighbours}
     ordered = sorted(entries.values(), key=lambda one: (one.record.name, one.record.peer.id))
     return {
         "id": str(swarm.me.id),
         "neighbours": [_neighbour(link) for link in swarm.neighbours.values()],
         "roster": [
-            _known(entry, known, now) | {"state": _state(entry, swarm, now)} for entry in ordered
+            _known(entry, known, now) | {"state": state(entry, entries, near, now)}
+            for entry in ordered
         ],
     }
 
 
-def _state(entry: Entry, swarm: Swarm, now: float) -> State:
-    record, entries = entry.record, swarm.roster.entries
+def state(
+    entry: Entry, entries: Mapping[bytes, Entry], near: Container[PeerId], now: float
+) -> State:
+    """How the peer of a record is, as far as the others tell.
+
+    `up`; `left`, if it has said goodbye; or `missed`: its record is old, or all neighbours that it
+    names have published since and none of them names it. Who is `near` we know better.
+    """
+    record = entry.record
     if record.left:
         return "left"
-    if record.peer.id == swarm.me.id or record.peer.id in swarm.neighbours:
+    if record.peer.id in near:
         return "up"
     if now - entry.published > STALE:
         return "missed"
     named = [entries[whose] for whose in record.neighbours if whose in entries]
-    missing = [one for one in named if _has_lost(one, entry)]
-    return "missed" if named and len(missing) == len(named) else "up"
+    return "missed" if named and all(_has_lost(one, entry) for one in named) else "up"
 
 
 def _has_lost(other: Entry, entry: Entry) -> bool:
     """Whether the other has published since, and is no neighbour any more."""
-    record: Record = other.record
-    names = not record.left and prefix(entry.record.peer.id) in record.neighbours
+    names = not other.record.left and prefix(entry.record.peer.id) in other.record.neighbours
     return other.published > entry.published and not names
 
 
