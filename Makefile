@@ -33,11 +33,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/consensus.py --check
 	$(BIN)/python benchmarks/sync.py --check
 	$(BIN)/python benchmarks/memory.py --check
-	$(BIN)/python benchmarks/endpoint.py
+	$(BIN)/python benchmarks/endpoint.py --check
 	$(BIN)/python benchmarks/overlay.py --check
 	$(BIN)/python benchmarks/strangers.py --check
 	$(BIN)/python benchmarks/startup.py --check
-	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/attacks.py --check
 	$(BIN)/python benchmarks/learning.py
 
 # One file for each set of extras says what was installed last; the packages themselves are

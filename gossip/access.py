@@ -140,6 +140,7 @@ class Access:
         self._examine = lru_cache(1024)(self._examine_once)
         self._listed = PeerList(config.allow) if config.mode == "allow" and config.allow else ()
         self._came: dict[PeerId, tuple[str, ...]] = {}  # with which invitations, as of late
+        # By issuer and name: by name alone, whoever may invite could use up what others signed.
         self._uses: dict[str, tuple[int, list[str]]] = self._load(USES, _read_uses, {})
         bans, self._revoked = self._load(BANS, self._read_bans, ({}, {}))
         self.conduct = Conduct(config.conduct, bans)
@@ -201,18 +202,19 @@ class Access:
 
     def _count(self, invitation: Invitation, peer: PeerId) -> str | None:
         """Count this peer among those who came with it, unless they were enough already."""
-        _, peers = self._uses.get(invitation.name, (0, []))
+        key = f"{invitation.issuer} {invitation.name}"
+        _, peers = self._uses.get(key, (0, []))
         if str(peer) in peers:
             return None
         if len(peers) >= invitation.uses:
             return f"its invitation is used up, by {len(peers)} others"
         if not peers and len(self._uses) >= MOST_INVITATIONS:
             past = self._clock() - invitations.SKEW
-            self._uses = {name: use for name, use in self._uses.items() if use[0] > past}
+            self._uses = {key: use for key, use in self._uses.items() if use[0] > past}
             if len(self._uses) >= MOST_INVITATIONS:
                 return "too many invitations are in use"
-        self._uses[invitation.name] = (invitation.expires, [*peers, str(peer)])
-        self._save(USES, {name: list(use) for name, use in self._uses.items()})
+        self._uses[key] = (invitation.expires, [*peers, str(peer)])
+        self._save(USES, {key: list(use) for key, use in self._uses.items()})
         return None
 
     # bans -----------------------------------------------------------------------------------------
@@ -277,7 +279,7 @@ class Access:
             case PeerGraylisted(peer, reason):
                 self._record("graylist", peer=str(peer), reason=reason)
             case PeerBanned(peer, seconds, reason):
-                self._record("ban", who=str(peer), seconds=seconds, reason=reason)
+                self._record("banned", peer=str(peer), seconds=seconds, reason=reason)
                 self._save(BANS, self._banned())
                 self._expel(peer, reason)
             case LinkReset(peer, reason):
@@ -343,8 +345,8 @@ class Access:
 
 def _read_uses(found: Any) -> dict[str, tuple[int, list[str]]]:
     return {
-        str(name): (int(expires), [str(peer) for peer in peers])
-        for name, (expires, peers) in found.items()
+        str(key): (int(expires), [str(peer) for peer in peers])
+        for key, (expires, peers) in found.items()
     }
 
 

@@ -1,13 +1,17 @@
-"""What the commands share: exit codes, the one line that says what went wrong, common options."""
+"""What the commands share: exit codes, the one line that says what went wrong, kinds of options."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
-from typing import NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 UNEXPECTED, USAGE, CONFIGURATION, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -21,14 +25,50 @@ def fail(message: object, code: int) -> NoReturn:
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object on stdout.")
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds; `FloatRange` lets NaN pass."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Refuse what is no number."""
+        seconds: float = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """`90`, `90s`, `15m`, `1h` or `7d`, in seconds."""
+
+    name = "duration"
+    units = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400})
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Refuse what is no duration above 0."""
+        if isinstance(value, int | float):
+            return value
+        number, unit = (value[:-1], value[-1:]) if value[-1:] in self.units else (value, "s")
+        if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 10**9:
+            self.fail(f"{value!r} is not a duration, for example 90s, 15m, 1h or 7d", param, ctx)
+        return float(int(number) * self.units[unit])
+
+
+def file(*names: str, metavar: str = "FILE", **more: Any) -> Option:
+    """An option that takes a path."""
+    return click.option(*names, type=click.Path(path_type=Path), metavar=metavar, **more)
+
+
+def network_key(help_: str, **more: Any) -> Option:
+    """The option that says which network."""
+    variable = "GOSSIP_NETWORK_KEY"
+    return file("--network-key", envvar=variable, help=f"{help_}  [${variable}]", **more)
+
+
 def of_node(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that asks a running node."""
     for option in (
         as_json,
         click.option("--api", metavar="H:P", help="Its local API.  Token: $GOSSIP_API_TOKEN"),
-        click.option(
-            "--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="The node's."
-        ),
+        file("--state-dir", metavar="DIR", help="The node's."),
     ):
         command = option(command)
     return command

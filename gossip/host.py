@@ -17,7 +17,6 @@ from dataclasses import asdict
 from math import isfinite, isinf
 from random import SystemRandom
 
-import torch
 from torch import Tensor
 
 from gossip import access, cache, checkpoint
@@ -28,11 +27,12 @@ from gossip.audit import Audit
 from gossip.checkpoint import NAME as CHECKPOINT
 from gossip.config import Config
 from gossip.discovery import Discovery
-from gossip.errors import CheckpointError, ConfigError
+from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
 from gossip.peers import peers
 from gossip.routes import Route
+from gossip.snapshot import restore, snapshot
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
 from p2p.certificates import Credentials
@@ -147,7 +147,7 @@ class Host:
         if self.config.state_dir is not None:
             saved = checkpoint.load(self.config.state_dir / CHECKPOINT)
             if saved is not None:
-                restored, samples, receipts = _restore(saved, self._layout)
+                restored, samples, receipts = restore(saved, self._layout)
                 self.local = {
                     name.removeprefix(LOCAL): tensor
                     for name, tensor in saved.tensors.items()
@@ -373,7 +373,7 @@ class Host:
             return
         kept = await self._kept()  # not under the lock: training may be stuck, and we want to leave
         async with self._saving:
-            tensors, metadata = _snapshot(self.agent)
+            tensors, metadata = snapshot(self.agent)
             tensors |= {LOCAL + name: tensor for name, tensor in kept.items()}
             path = self.config.state_dir / CHECKPOINT
             try:
@@ -396,43 +396,3 @@ class Host:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _snapshot(agent: Agent) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Everything that an agent needs to continue, copied: training goes on while it is written."""
-    tensors = {"x": agent.x.clone()}
-    receipts = {}
-    for peer, receipt in agent.receipts().items():
-        receipts[str(peer)] = [*receipt.epoch, receipt.n, receipt.scale]
-        for name, half in (("mine", receipt.mine), ("theirs", receipt.theirs)):
-            if half:
-                tensors[f"{name}.{peer}"] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
-    return tensors, {
-        "id": str(agent.me.id),
-        "samples": agent.samples,
-        "layout": agent.layout.hash.hex(),
-        "tensors": agent.layout.encode().decode(),
-        "receipts": receipts,
-    }
-
-
-def _restore(
-    saved: checkpoint.Checkpoint, layout: Layout
-) -> tuple[Tensor, int, dict[PeerId, Receipt]]:
-    if saved.metadata["layout"] != layout.hash.hex():
-        raise CheckpointError(
-            f"{saved.path} holds a model of another layout; move it away to start afresh, or give "
-            "another --state-dir"
-        )
-
-    def half(name: str, peer: str) -> bytes:
-        tensor = saved.tensors.get(f"{name}.{peer}")
-        return b"" if tensor is None else tensor.numpy().tobytes()
-
-    receipts = {
-        PeerId.parse(peer): Receipt(
-            (low, high), n, half("mine", peer), half("theirs", peer), *scale
-        )
-        for peer, (low, high, n, *scale) in saved.metadata["receipts"].items()
-    }
-    return saved.tensors["x"], int(saved.metadata["samples"]), receipts

@@ -21,8 +21,8 @@ from enum import Enum
 
 from p2p.buckets import Buckets
 from p2p.events import PeerBanned, PeerGraylisted
-from p2p.packet import Packet
-from p2p.peer import Address, PeerId
+from p2p.packet import Packet, Source
+from p2p.peer import PeerId
 
 REMEMBERED = 1024  # peers whose faults we remember; as many as the roster holds
 MOST_DOUBLINGS = 16  # of a ban; by then it is at its longest
@@ -102,7 +102,7 @@ class Conduct:
         self.dropped = 0  # packets: there were too many, or they came from an outcast
         self._config = config or ConductConfig()
         self._faults: dict[PeerId, deque[float]] = {}  # when; the latest to err last
-        self._tokens = Buckets[PeerId | Address](self._config.rate, self._config.burst)
+        self._tokens = Buckets[Source](self._config.rate, self._config.burst)
 
     def standing(self, peer: PeerId, now: float) -> Standing:
         """What this peer may do."""
@@ -115,7 +115,7 @@ class Conduct:
     def affords(self, packet: Packet, now: float) -> bool:
         """Whether whoever sent this may send a message now; counts those who may not."""
         # Where nobody proves who he is, all are on this machine: a host would not tell them apart.
-        allowed = self._tokens.take(packet.peer or packet.address, now)
+        allowed = self._tokens.take(packet.source, now)
         self.dropped += not allowed
         return allowed
 

@@ -131,6 +131,17 @@ class Courier:
         """Bytes of these parts."""
         return self._held
 
+    @property
+    def queues(self) -> dict[str, int]:
+        """How long everything is that has a limit, out and in."""
+        return {
+            "in_datagrams": self.waiting,
+            "in_datagrams_bytes": self.waiting_bytes,
+            "unfinished": self.unfinished,
+            "unfinished_bytes": self.unfinished_bytes,
+            "sources": len(self._sources),
+        }
+
     # verbs ----------------------------------------------------------------------------------------
 
     def send(self, to: Destination, data: bytes, patience: float, now: float) -> bool:

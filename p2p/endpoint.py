@@ -154,7 +154,8 @@ class Endpoint:
         if self._udp is None:
             return {}
         return (
-            {"unsealed": self.waiting, "in_datagrams": self.streams_waiting}
+            {"unsealed": self.waiting}
+            | self._courier.queues
             | self._outbox.queues
             | self._inbox.queues
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from p2p.packet import Channel
+from p2p.packet import Channel, Source
 from p2p.peer import Address, Peer, PeerId
 from p2p.rtt import RoundTrip
 
@@ -127,6 +127,7 @@ class RequestRefused:
 
     address: Address
     peers: tuple[Peer, ...]
+    source: Source  # who told us of these
 
 
 @dataclass(frozen=True, slots=True)

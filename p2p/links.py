@@ -48,6 +48,7 @@ from p2p.messages import (
     Request,
     Unknown,
 )
+from p2p.packet import Source
 from p2p.peer import Address, Peer, PeerId
 from p2p.timers import Timers
 
@@ -238,7 +239,7 @@ class Links:
         if link is None or request.incarnation != self._incarnation:
             return []
         self._remove(link)
-        return [RequestRefused(link.address, ())]
+        return [RequestRefused(link.address, (), self._me.id)]
 
     def _consider(self, request: Request, now: float) -> list[LinkEvent]:
         """Accept if there is room, or if room has to be made."""
@@ -310,13 +311,13 @@ class Links:
         link.state, link.joining = State.ACCEPTED, False
         return events + self._confirm(link, now)
 
-    def on_refuse(self, refuse: Refuse) -> list[LinkEvent]:
+    def on_refuse(self, refuse: Refuse, source: Source) -> list[LinkEvent]:
         """A peer has no room."""
         link = self._all.get(refuse.echo)
         if link is None or link.state is not REQUESTED:
             return []
         self._remove(link)
-        return [RequestRefused(link.address, refuse.peers)]
+        return [RequestRefused(link.address, refuse.peers, source)]
 
     def _confirm(self, link: Link, now: float) -> list[LinkEvent]:
         if link.state is State.UP:

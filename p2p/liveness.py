@@ -90,12 +90,14 @@ class Liveness:
 
     def __init__(
         self,
+        me: Peer,
         config: LivenessConfig,
         rng: Random,
         say: Say,
         links: Callable[[], Iterable[Link]],
     ) -> None:
         self.health = 0  # 0 is good
+        self._me = me
         self._config = config
         self._rng = rng
         self._say = say
@@ -282,7 +284,7 @@ class Liveness:
         number = self._rng.randrange(1, 2**32)
         self._checks[number] = _Check(link, request.number)
         self._check_timers.set(number, now + self._check_time)
-        self._say(request.target, Check(number, request.target.id))
+        self._say(request.target, Check(number, request.target.id, self._me))
 
     @property
     def _check_time(self) -> float:

@@ -166,6 +166,7 @@ class Check:
 
     number: int
     target: PeerId
+    sender: Peer | None = None  # whom to answer; the port that a stream comes from is TCP's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ TABLE: Table[Message] = Table(
     row(11, Shuffled, COUNT, PEERS),
     row(12, PingRequest, TOKEN, TOKEN, peer),
     row(13, Vouch, TOKEN, TOKEN, boolean),
-    row(14, Check, TOKEN, peer_id),
+    row(14, Check, TOKEN, peer_id, optional(peer)),
     row(15, Checked, TOKEN),
     row(16, Digest, TOKEN, COUNT, sequence(pair(RECORD, COUNT), DIGESTED)),
     row(17, Wanted, TOKEN, COUNT, sequence(RECORD, DIGESTED)),

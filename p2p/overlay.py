@@ -10,8 +10,9 @@ Departures from the paper, which cost it connectivity: links are confirmed by bo
 whose candidates have no room *seeks*, its name walking by every neighbour to whoever lacks a link
 as well; now and then a link is *swapped* for one to a random peer that we know.
 
-What others tell us is hearsay: one source fills a share of the passive view only, and changes no
-address that we have from elsewhere; `p2p.diversity` says who may be a neighbour.
+What others tell us is hearsay: one source (a peer that has proven who it is, or an address where
+nobody does) fills a share of the passive view only, and changes no address that we have from
+elsewhere; `p2p.diversity` says who may be a neighbour.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from p2p.link import Link
 from p2p.links import Links
 from p2p.liveness import Say
 from p2p.messages import Shuffle, Shuffled, Walk
-from p2p.peer import Address, Peer, PeerId
+from p2p.packet import Source
+from p2p.peer import Peer, PeerId
 
 LESSONS = 10  # messages at once; see OverlayConfig
 WALKS = 100
@@ -93,9 +95,9 @@ class Overlay:
     ) -> None:
         self.passive: dict[PeerId, Peer] = {}
         self._spare: dict[PeerId, Peer] = {}  # made way in the passive view; the oldest first
-        self._told: dict[PeerId, Address] = {}  # who told us, of those whom we have not met
-        self._lessons: Buckets[Address] = Buckets(config.lessons, LESSONS)
-        self._walks: Buckets[Address] = Buckets(config.walks, WALKS)
+        self._told: dict[PeerId, Source] = {}  # who told us, of those whom we have not met
+        self._lessons: Buckets[Source] = Buckets(config.lessons, LESSONS)
+        self._walks: Buckets[Source] = Buckets(config.walks, WALKS)
         self._me = me
         self._config = config
         self._rng = rng
@@ -107,7 +109,7 @@ class Overlay:
     # the passive view ----------------------------------------------------------------------------
 
     def remember(
-        self, peer: Peer, source: Address | None = None, *, instead_of: Iterable[PeerId] = ()
+        self, peer: Peer, source: Source | None = None, *, instead_of: Iterable[PeerId] = ()
     ) -> None:
         """Put a peer into the passive view. A full view loses one of `instead_of`, or any; but who
         has told us of his share already makes way for himself.
@@ -129,7 +131,7 @@ class Overlay:
         else:
             self._told[peer.id] = source
 
-    def _make_room(self, source: Address | None, instead_of: Iterable[PeerId]) -> None:
+    def _make_room(self, source: Source | None, instead_of: Iterable[PeerId]) -> None:
         config = self._config
         victims = [id for id, told in self._told.items() if told == source]
         if source is None or len(victims) < max(1, int(config.one_source * config.passive)):
@@ -143,7 +145,7 @@ class Overlay:
         self.forget(victim)
 
     def learn(
-        self, peers: Iterable[Peer], source: Address, now: float, offered: Sequence[PeerId] = ()
+        self, peers: Iterable[Peer], source: Source, now: float, offered: Sequence[PeerId] = ()
     ) -> None:
         """Somebody tells us of peers, in exchange for those that we offered."""
         if self._lessons.take(source, now):
@@ -193,10 +195,10 @@ class Overlay:
         for link in self._links.up.values():
             self._say(link.to, Walk(link.theirs, self._me, self._config.seek_walk))
 
-    def on_walk(self, link: Link, walk: Walk, now: float) -> None:
+    def on_walk(self, link: Link, walk: Walk, source: Source, now: float) -> None:
         """Take somebody who lacks links as a neighbour, or pass the name on."""
         joined = walk.joined
-        if not self._walks.take(link.address, now):
+        if not self._walks.take(source, now):
             return
         onward = [other for other in self._others(joined.id) if other is not link]
         ttl = min(walk.ttl, self._config.seek_walk)
@@ -205,7 +207,7 @@ class Overlay:
             self._links.request(joined, now, ours=False)
             return
         if ttl in (0, self._config.passive_walk) or not onward:
-            self.remember(joined, link.address)
+            self.remember(joined, source)
         if ttl == 0 or not onward:
             return
         step = self._rng.choice(onward)
@@ -234,9 +236,9 @@ class Overlay:
         message = Shuffle(first.theirs, self._me, self._number, config.shuffle_walk, tuple(offer))
         self._say(first.to, message)
 
-    def on_shuffle(self, link: Link, shuffle: Shuffle, now: float) -> None:
+    def on_shuffle(self, link: Link, shuffle: Shuffle, source: Source, now: float) -> None:
         """Swap with the origin, or pass it on."""
-        if shuffle.origin.id == self._me.id or not self._walks.take(link.address, now):
+        if shuffle.origin.id == self._me.id or not self._walks.take(source, now):
             return
         onward = [other for other in self._others(shuffle.origin.id) if other is not link]
         ttl = min(shuffle.ttl, self._config.shuffle_walk) - 1
@@ -249,9 +251,9 @@ class Overlay:
         answer = self._rng.sample(passive, min(len(shuffle.peers) + 1, 8, len(passive)))
         self._say(shuffle.origin, Shuffled(shuffle.number, tuple(answer)))
         offered = [peer.id for peer in answer]
-        self.learn((shuffle.origin, *shuffle.peers), link.address, now, offered)
+        self.learn((shuffle.origin, *shuffle.peers), source, now, offered)
 
-    def on_shuffled(self, message: Shuffled, source: Address, now: float) -> None:
+    def on_shuffled(self, message: Shuffled, source: Source, now: float) -> None:
         """Take in the other half; only if it answers our last shuffle."""
         if self._number and message.number == self._number:
             self._number = 0

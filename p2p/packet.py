@@ -18,6 +18,9 @@ class Channel(Enum):
     STREAM = "stream"  # reliable while both live, at most MAX_STREAM bytes: TCP, or in datagrams
 
 
+Source = PeerId | Address  # a peer that has proven who it is, else where its bytes come from
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One message in its encoded form.
@@ -35,3 +38,8 @@ class Packet:
     data: bytes
     channel: Channel
     peer: PeerId | None = None
+
+    @property
+    def source(self) -> Source:
+        """Inbound, what tells its sender from others."""
+        return self.peer or self.address

@@ -1,8 +1,8 @@
 """The swarm: finds peers, keeps a few as neighbours, and carries bytes to them.
 
-A machine (see `p2p.machine`) made of two parts: `Links` makes, confirms and watches links,
-`Overlay` decides with whom. This one reads messages off the wire, gives each to the part that it
-concerns, keeps trying the seeds, and fills the view whenever a link is missing.
+A machine (see `p2p.machine`) made of parts: `Links` makes, confirms and watches links, `Overlay`
+decides with whom, `Contacts` keeps trying seeds and lost peers. This one reads messages off the
+wire, gives each to the part that it concerns, and fills the view whenever a link is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 
 from p2p.buckets import Buckets
 from p2p.conduct import Conduct, Standing
+from p2p.contacts import Contacts, ContactsConfig
 from p2p.errors import UnknownMessage, UnknownPeer, WireError
 from p2p.events import (
     PacketRejected,
@@ -22,7 +23,6 @@ from p2p.events import (
     PeerDown,
     PeerUp,
     RecordRejected,
-    SeedUnreachable,
     SwarmEvent,
 )
 from p2p.identity import verify
@@ -53,7 +53,7 @@ from p2p.messages import (
     Wanted,
 )
 from p2p.overlay import Overlay, OverlayConfig
-from p2p.packet import MAX_DATAGRAM, Channel, Packet
+from p2p.packet import MAX_DATAGRAM, Channel, Packet, Source
 from p2p.peer import Address, Peer, PeerId
 from p2p.record import Sign, Verify
 from p2p.roster import Roster, RosterConfig
@@ -62,11 +62,10 @@ from p2p.timers import Timers
 REQUESTS = 20.0  # at once
 UNMETERED = (Payload, Digest, Wanted, Records)  # exchanges and the roster have limits of their own
 MOST_KNOWN = 200  # peers worth saving
-ALONE = 5  # lost peers that are asked at a time by who has no neighbour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwarmConfig:
+class SwarmConfig(ContactsConfig):
     """How a peer takes part in the network."""
 
     links: LinkConfig = field(default_factory=LinkConfig)
@@ -82,31 +81,13 @@ class SwarmConfig:
     """Seconds; where that doubling ends. So seldom do walks (`OverlayConfig.seek_walk`) find the
     last others that lack a link that with 30 s one peer in 200 would lack one, at any time."""
 
-    seed_every: float = 2.0
-    """Seconds between rounds of requests to a seed that does not answer; doubles. A guess."""
-
-    seed_most: float = 30.0
-    """Seconds; where that doubling ends. A guess."""
-
-    reunite_every: float = 30.0
-    """Seconds between two attempts to reach a seed or a lost peer that is no neighbour. Without
-    them, halves of a network that was split for longer than links live never meet again
-    (iroh-gossip #152). serf tries every 30 s."""
-
     requests: float = 1.0
     """Requests for a link that one peer may send a second; 20 at once. A guess: it repeats one
     three times in 4 s, and has no more than a few under way."""
 
-    lost: int = 30
-    """Lost peers that are remembered for that; as many as the passive view holds."""
 
-
-@dataclass(slots=True)
-class _Seed:
-    attempts: int = 0  # rounds of requests without an answer; 0 once there was one
-
-
-Timer = Address | Literal["repair", "shuffle", "reunite"]
+Apart = Accept | Refuse | Disconnect | Unknown | Shuffled | Check | Checked
+Timer = Literal["repair", "shuffle", "reunite"]
 
 
 class Swarm:
@@ -137,17 +118,19 @@ class Swarm:
         self._config = config
         self._rng = rng
         self._outbox: deque[Packet] = deque()
-        self._liveness = Liveness(config.liveness, rng, self._say, lambda: self._links.up.values())
+        self._liveness = Liveness(
+            me, config.liveness, rng, self._say, lambda: self._links.up.values()
+        )
         self._links = Links(
             me, config.links, rng, incarnation, self._say, self._liveness, self._suggest
         )
         self._overlay = Overlay(me, config.overlay, rng, self._links, self._say)
         self.roster = Roster(me, config.roster, rng, incarnation, self._say, sign, verify)
-        self._seeds: dict[Address, _Seed] = {}
-        self._lost: dict[PeerId, Peer] = {}
+        round_ = config.links.request_timeout * 2**config.links.request_attempts
+        self._contacts = Contacts(me, config, rng, self._links, round_)
         self._timers: Timers[Timer] = Timers()
         self._repair_delay = config.repair_every
-        self._asking: Buckets[PeerId | Address] = Buckets(config.requests, REQUESTS)
+        self._asking: Buckets[Source] = Buckets(config.requests, REQUESTS)
 
     @property
     def neighbours(self) -> Mapping[PeerId, Link]:
@@ -186,16 +169,11 @@ class Swarm:
             self._links.request(met[0], now, joining=True)
             self._repair_soon(now)
             self._later("reunite", self._config.reunite_every, now)
-        for seed in seeds:
-            if seed != self.me.address and seed not in self._seeds:
-                self._seeds[seed] = _Seed()
-                self._try_seed(seed, now)
+        self._contacts.add(seeds, now)
 
     def forget(self, seeds: Iterable[Address]) -> None:
         """Stop trying these; links that were made through them stay."""
-        for seed in seeds:
-            if self._seeds.pop(seed, None) is not None:
-                self._timers.cancel(seed)
+        self._contacts.forget(seeds)
 
     def meet(self, peer: Peer, now: float) -> None:
         """Get to know somebody, and ask for a link if one is missing. If nobody answers, that is
@@ -225,6 +203,7 @@ class Swarm:
             self._links.drop(link, leaving=True)
             events.append(PeerDown(link.peer, "we left"))
         self._timers = Timers()
+        self._contacts.stop()
         return events
 
     # the verbs -----------------------------------------------------------------------------------
@@ -241,39 +220,15 @@ class Swarm:
             return [rejected, *self.blame(fault, str(error), now)]
         if not self._admits(packet, message, now):
             return []
-        if isinstance(message, Request | Accept) and packet.peer not in (None, message.sender.id):
-            reason = f"claims to be {message.sender.id.short}"
+        claimed = _claimed(message)
+        if claimed is not None and packet.peer not in (None, claimed.id):
+            reason = f"claims to be {claimed.id.short}"
             rejected = PacketRejected(packet.address, reason)
             return [rejected, *self.blame(packet.peer, reason, now)]
-        if isinstance(message, Request) and not _plausible(message.sender, packet):
-            reason = f"says that it listens at {message.sender.address}"
-            return [PacketRejected(packet.address, reason)]
-        match message:
-            case Request() if message.version != VERSION:
-                reason = f"speaks version {message.version} of the protocol, not {VERSION}"
-                return [PacketRejected(message.sender.address, reason)]
-            case Request() if not self._asking.take(packet.peer or packet.address, now):
-                return [PacketRejected(packet.address, "asks for links too often")]
-            case Request():
-                return self._follow(self._links.on_request(message, now), now)
-            case Accept():
-                return self._follow(self._links.on_accept(message, now), now)
-            case Refuse():
-                return self._follow(self._links.on_refuse(message), now)
-            case Disconnect():
-                return self._follow(self._links.on_disconnect(message), now)
-            case Unknown():
-                return self._follow(self._links.on_unknown(message, packet.address), now)
-            case Shuffled():
-                self._overlay.on_shuffled(message, packet.address, now)
-                return []
-            case Check():
-                if message.target == self.me.id:
-                    self._say(packet.address, Checked(message.number))
-                return []
-            case Checked():
-                self._liveness.on_checked(message)
-                return []
+        if isinstance(message, Request):
+            return self._on_request(message, packet, now)
+        if isinstance(message, Apart):
+            return self._on_apart(message, packet, now)
         link, happened = self._links.on_link(message.token, packet.peer, now)
         events = self._follow(happened, now)
         if link is None:
@@ -287,7 +242,7 @@ class Swarm:
                 link.channel = packet.channel
                 self._liveness.on_pong(link, message, now)
             self._liveness.hear(link, now)
-            said = self._on_link(link, message, body, packet.channel, now)
+            said = self._on_link(link, message, body, packet, now)
             events += said
             for event in said:
                 if isinstance(event, RecordRejected):  # an honest neighbour passes none on
@@ -309,11 +264,9 @@ class Swarm:
                     self._overlay.swap(now)
                     self._later("shuffle", self._config.overlay.shuffle_every, now)
                 case "reunite":
-                    self._reunite(now)
+                    self._contacts.reunite(now)
                     self._later("reunite", self._config.reunite_every, now)
-                case _:
-                    events += self._retry_seed(timer, now)
-        return events
+        return [*events, *self._contacts.handle_timeout(now)]
 
     def poll_transmit(self) -> Packet | None:
         """The next packet to send, or None."""
@@ -325,6 +278,7 @@ class Swarm:
             self._links.next_timeout(),
             self._liveness.next_timeout(),
             self.roster.next_timeout(),
+            self._contacts.next_timeout(),
             self._timers.next(),
         )
 
@@ -357,7 +311,7 @@ class Swarm:
     def expel(self, peer: PeerId, reason: str, now: float) -> list[SwarmEvent]:
         """End the link with a peer, if there is one, and do not ask for another."""
         self._overlay.forget(peer)
-        self._lost.pop(peer, None)
+        self._contacts.drop(peer)
         link = self._links.up.get(peer)
         if link is None or link.peer is None:
             return []
@@ -373,20 +327,56 @@ class Swarm:
 
     # what happens --------------------------------------------------------------------------------
 
+    def _on_request(self, request: Request, packet: Packet, now: float) -> list[SwarmEvent]:
+        address, reason = packet.address, None
+        if not _plausible(request.sender, packet):
+            reason = f"says that it listens at {request.sender.address}"
+        elif request.version != VERSION:
+            address = request.sender.address
+            reason = f"speaks version {request.version} of the protocol, not {VERSION}"
+        elif not self._asking.take(packet.source, now):
+            reason = "asks for links too often"
+        if reason is not None:
+            return [PacketRejected(address, reason)]
+        return self._follow(self._links.on_request(request, now), now)
+
+    def _on_apart(self, message: Apart, packet: Packet, now: float) -> list[SwarmEvent]:
+        """What travels on no link that is up, or ends one."""
+        match message:
+            case Accept():
+                return self._follow(self._links.on_accept(message, now), now)
+            case Refuse():
+                return self._follow(self._links.on_refuse(message, packet.source), now)
+            case Disconnect():
+                return self._follow(self._links.on_disconnect(message), now)
+            case Unknown():
+                return self._follow(self._links.on_unknown(message, packet.address), now)
+            case Shuffled():
+                self._overlay.on_shuffled(message, packet.source, now)
+            case Check():
+                datagram = packet.channel is Channel.DATAGRAM
+                to = packet.address if datagram else message.sender
+                if message.target == self.me.id and to is not None:
+                    self._say(to, Checked(message.number))
+            case Checked():
+                self._liveness.on_checked(message)
+        return []
+
     def _on_link(
-        self, link: Link, message: Message, body: memoryview, channel: Channel, now: float
+        self, link: Link, message: Message, body: memoryview, packet: Packet, now: float
     ) -> list[SwarmEvent]:
+        source = packet.peer or link.address  # not that of the packet: it may be a stream
         match message:
             case Ping():
-                self._liveness.on_ping(link, message, stream=channel is Channel.STREAM)
+                self._liveness.on_ping(link, message, stream=packet.channel is Channel.STREAM)
             case PingRequest():
                 self._liveness.on_ping_request(link, message, now)
             case Vouch():
                 self._liveness.on_vouch(link, message, now)
             case Walk():
-                self._overlay.on_walk(link, message, now)
+                self._overlay.on_walk(link, message, source, now)
             case Shuffle():
-                self._overlay.on_shuffle(link, message, now)
+                self._overlay.on_shuffle(link, message, source, now)
             case Digest():
                 self.roster.on_digest(link, message)
             case Wanted():
@@ -414,24 +404,25 @@ class Swarm:
                         self._links.request(instead, now, ours=ours)
                     self._repair_soon(now)
                     events.append(PeerDown(peer, reason))
-                case RequestRefused(address, peers):
-                    self._seed_answered(address)
-                    self._overlay.learn(peers, address, now)
+                case RequestRefused(address, peers, source):
+                    self._contacts.answered(address)
+                    self._overlay.learn(peers, source, now)
                     if self._links.room > 0:
                         self._overlay.seek()
                     self._later("repair", self._repair_delay, now)
                     self._repair_delay = min(2 * self._repair_delay, self._config.repair_most)
                 case RequestFailed(_, peer):
                     if peer is not None:
-                        self._lose(peer)
+                        self._overlay.forget(peer.id)
+                        self._contacts.lose(peer)
                     self._repair_soon(now)
         return events
 
     def _on_up(self, link: Link, peer: Peer, joined: bool, now: float) -> None:
         self._overlay.forget(peer.id)
         self.roster.on_up(link, now)
-        self._lost.pop(peer.id, None)
-        self._seed_answered(link.address)
+        self._contacts.drop(peer.id)
+        self._contacts.answered(link.address)
         if joined:
             self._overlay.introduce(peer)
         if "shuffle" not in self._timers:
@@ -452,9 +443,7 @@ class Swarm:
         for candidate in self._overlay.candidates(most):
             self._links.request(candidate, now)
         if not self._links.up:
-            for seed in self._seeds:
-                if seed not in self._timers:
-                    self._try_seed(seed, now)
+            self._contacts.try_seeds(now)
         self._later("repair", self._repair_delay, now)
 
     def _repair_soon(self, now: float) -> None:
@@ -467,55 +456,6 @@ class Swarm:
 
     def _jitter(self, delay: float) -> float:
         return delay * self._rng.uniform(0.75, 1.25)
-
-    # islands -------------------------------------------------------------------------------------
-
-    def _lose(self, peer: Peer) -> None:
-        """Nobody answers there now; perhaps some day."""
-        self._overlay.forget(peer.id)
-        self._lost.pop(peer.id, None)
-        self._lost[peer.id] = peer
-        if len(self._lost) > self._config.lost:
-            del self._lost[next(iter(self._lost))]
-
-    def _reunite(self, now: float) -> None:
-        """Ask somebody with whom we may have lost touch. A lost peer may be on another island whose
-        members have no room, as ours have not, so there a link is forced; of a seed that would be
-        too much to ask, and even its refusal tells us of its peers."""
-        targets: list[Peer | Address] = [
-            *self._lost.values(),
-            *(seed for seed in self._seeds if seed not in self._timers),
-        ]
-        targets = [target for target in targets if not self._links.knows(_address(target))]
-        most = 1 if self._links.up else ALONE
-        for target in self._rng.sample(targets, min(most, len(targets))):
-            self._links.request(target, now, extra=isinstance(target, Peer))
-
-    # seeds ---------------------------------------------------------------------------------------
-
-    def _try_seed(self, address: Address, now: float) -> None:
-        if any(link.address == address for link in self._links.up.values()):
-            self._seed_answered(address)
-            return
-        seed = self._seeds[address]
-        seed.attempts += 1
-        self._links.request(address, now, joining=True)
-        # the links repeat the request meanwhile; a round is over when they give up
-        round_ = self._config.links.request_timeout * 2**self._config.links.request_attempts
-        pause = min(self._config.seed_every * 2 ** (seed.attempts - 1), self._config.seed_most)
-        self._timers.set(address, now + round_ + self._jitter(pause))
-
-    def _retry_seed(self, address: Address, now: float) -> list[SwarmEvent]:
-        attempts = self._seeds[address].attempts
-        self._try_seed(address, now)
-        if attempts.bit_count() == 1:  # the first, the second, the fourth round, ...
-            return [SeedUnreachable(address, attempts)]
-        return []
-
-    def _seed_answered(self, address: Address) -> None:
-        if address in self._seeds:
-            self._seeds[address].attempts = 0
-            self._timers.cancel(address)
 
     # sending -------------------------------------------------------------------------------------
 
@@ -542,6 +482,11 @@ class Swarm:
 
 def _address(target: Peer | Address) -> Address:
     return target.address if isinstance(target, Peer) else target
+
+
+def _claimed(message: Message) -> Peer | None:
+    """Who says that it sent this."""
+    return message.sender if isinstance(message, Request | Accept | Check) else None
 
 
 def _plausible(sender: Peer, packet: Packet) -> bool:

@@ -346,11 +346,12 @@ def check_bounds(agent: Agent) -> None:
         ("links", len(links.up), config.links.most),
         ("half-made links", len(links._all), 2 * config.links.most + config.overlay.passive),
         ("passive peers", len(swarm.passive), config.overlay.passive),
-        ("lost peers", len(swarm._lost), config.lost),
+        ("lost peers", len(swarm._contacts._lost), config.lost),
         ("watched links", len(liveness._watched), len(links.up)),
         ("checks", len(liveness._checks), MOST_CHECKS),
         ("receipts", len(agent._receipts), KEPT_RECEIPTS),
         ("timers", len(swarm._timers._heap), MOST_TIMERS),
+        ("timers of seeds", len(swarm._contacts._timers._heap), MOST_TIMERS),
         ("timers of links", len(links._timers._heap), MOST_TIMERS),
         ("timers of probes", len(liveness._timers._heap), MOST_TIMERS),
     )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.cli import Seconds, options
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, as_json, fail
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.run_command import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -104,7 +104,7 @@ class Victim:
                 p2p.Shuffled(1, peers),
                 p2p.PingRequest(token, 7, peer(8)),
                 p2p.Vouch(token, link.watch.probe, False),
-                p2p.Check(7, peer(1).id),
+                p2p.Check(7, peer(1).id, peer(3)),
                 p2p.Checked(7),
             ]
             samples += [p2p.TABLE.encode(message) for message in messages]

@@ -173,6 +173,22 @@ def test_uses_are_counted_by_peer_and_across_restarts(home: Home) -> None:
     assert stat.S_IMODE((home.path / USES).stat().st_mode) == 0o600
 
 
+def test_nobody_uses_up_the_invitations_of_another_by_giving_their_name_to_his_own(
+    home: Home,
+) -> None:
+    now = int(home.clocks.world)
+    times = (now, now + 3600)
+    proof = issue(
+        ADMIN, Invitation(KEY.id, ADMIN.id, INVITER.id, False, True, *times, b"i" * 16, 1)
+    )
+    nonce = bytes.fromhex(NAME)
+    copied = Invitation(KEY.id, INVITER.id, BOB.id, False, False, *times, nonce, 1, proof)
+    access = home.access()
+    assert access.admit(BOB.id, issue(INVITER, copied)) is None
+    assert access.admit(ANNE.id, invited(home)(ANNE.id)) is None
+    assert access.admit(CARL.id, invited(home)(CARL.id)) is not None, "that one is used up"
+
+
 def test_settings_that_let_nobody_or_everybody_in_by_mistake_are_refused(tmp_path: Path) -> None:
     for table, part in [
         ({"mode": "invite"}, "admins"),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from gossip.access import Access, AccessConfig
 from gossip.audit import CHECKPOINT_LINES, CHECKPOINT_SECONDS, DIRECTORY, QUOTA, Audit, check
 from gossip.cli import main
 from gossip.errors import AuditBroken, ConfigError
-from p2p import identity
+from gossip.exchange import LinkReset
+from p2p import Address, Peer, PeerBanned, PeerGraylisted, PeerUp, identity
 from p2p.identity import Identity
 
 ME, OTHER = Identity.generate(), Identity.generate()
+MALLORY = Peer(OTHER.id, Address("10.0.0.6", 7946))
 
 
 class Clock:
@@ -32,7 +36,7 @@ def written(state_dir: Path, lines: int = 10, **options: Any) -> Path:
     """A log with a checkpoint at its head, so many lines, and one at its end."""
     audit = Audit(state_dir, ME, Clock(), **options)
     for number in range(lines):
-        audit.record("join", peer=f"peer {number}")
+        audit.record("ban", who=f"peer {number}")
     audit.close()
     return state_dir / DIRECTORY
 
@@ -55,14 +59,14 @@ def test_a_log_is_whole_across_restarts_and_for_its_owner_alone(tmp_path: Path) 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert check(file).lines == 34
     kinds = [entry["type"] for entry in entries(directory)]
-    assert kinds[:3] == ["checkpoint", "join", "join"]
+    assert kinds[:3] == ["checkpoint", "ban", "ban"]
 
 
 def test_lines_are_signed_by_number_and_by_time(tmp_path: Path) -> None:
     clock = Clock()
     audit = Audit(tmp_path, ME, clock)
     for _ in range(CHECKPOINT_LINES + 5):
-        audit.record("join")
+        audit.record("ban")
     assert check(tmp_path / DIRECTORY).unsigned == 5
     audit.tick()
     assert check(tmp_path / DIRECTORY).unsigned == 5
@@ -95,6 +99,34 @@ def test_a_hundred_thousand_that_are_denied_write_ten_lines_a_minute(tmp_path: P
     check(tmp_path / DIRECTORY, ME.id)
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        PeerUp(MALLORY),
+        PeerGraylisted(MALLORY.id, "nonsense"),
+        PeerBanned(MALLORY.id, 3600.0, "nonsense"),
+        LinkReset(MALLORY, "lost count"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_a_peer_can_cause_time_and_again_is_limited_and_what_we_decide_is_not(
+    tmp_path: Path, event: object
+) -> None:
+    clock = Clock()
+    audit = Audit(tmp_path, ME, clock)
+    access = Access(AccessConfig(), ME.id, [], None, lambda: 0.0, lambda *_: None, audit, clock)
+    for _ in range(100):
+        access.note(event)
+    for _ in range(20):
+        access.ban(str(MALLORY.id), 60.0)
+    audit.close()
+    kinds = Counter(entry["type"] for entry in entries(tmp_path / DIRECTORY))
+    assert kinds.pop("ban") == 20
+    assert kinds.pop("checkpoint") == 2
+    (lines,) = kinds.values()
+    assert lines == QUOTA
+
+
 def test_files_are_of_bounded_size_and_number_and_still_one_chain(tmp_path: Path) -> None:
     directory = written(tmp_path, 200, file_size=2000, files=4)
     directory = written(tmp_path, 200, file_size=2000, files=4)
@@ -104,7 +136,7 @@ def test_files_are_of_bounded_size_and_number_and_still_one_chain(tmp_path: Path
     found = check(directory, ME.id, files=4)
     assert found.files == 4
     assert found.unsigned == 0
-    assert entries(directory)[-2]["peer"] == "peer 199"
+    assert entries(directory)[-2]["who"] == "peer 199"
 
 
 # tampering ----------------------------------------------------------------------------------------
@@ -162,7 +194,7 @@ def test_whoever_computes_the_hashes_anew_lacks_the_signature(tmp_path: Path) ->
     (tmp_path / "forged").mkdir()
     forged = Audit(tmp_path / "forged", OTHER, Clock())
     for _ in range(10):
-        forged.record("join", peer="nobody")
+        forged.record("ban", who="nobody")
     forged.close()
     (tmp_path / "forged" / DIRECTORY / "000001.jsonl").rename(directory / "000001.jsonl")
     assert f"line 1: {OTHER.id} signed it" in broken(directory)
@@ -216,8 +248,8 @@ def test_a_full_disk_stops_nothing_and_what_is_lost_is_counted(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         for _ in range(5):
-            audit.record("join", peer="lost")
-    audit.record("join", peer="kept")
+            audit.record("ban", who="lost")
+    audit.record("ban", who="kept")
     audit.close()
     assert [record.message for record in caplog.records] == [
         "cannot write the audit log: the disk is full; the node goes on"

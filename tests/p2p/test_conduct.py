@@ -231,6 +231,14 @@ def test_what_honest_peers_send_late_twice_or_in_newer_versions_costs_nothing(da
     assert YOU.id in one.neighbours
 
 
+def test_who_asks_on_behalf_of_another_in_its_name_is_rejected() -> None:
+    one, _ = swarm()
+    check = TABLE.encode(Check(1, ME.id, peer(3)))
+    (event,) = one.receive(Packet(Address("10.0.0.2", 50000), check, Channel.STREAM, YOU.id), 0.0)
+    assert isinstance(event, PacketRejected)
+    assert said(one) == []
+
+
 # floods -------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,33 +17,7 @@ from p2p.errors import P2PError, PortInUse
 from p2p.packet import MAX_DATAGRAM, Channel, Packet
 from p2p.peer import Address
 from p2p.traffic import EndpointConfig, Traffic
-
-LOCAL = Address("127.0.0.1", 0)
-PATIENCE = 20.0  # seconds after which a test that waits has failed
-
-
-class Box:
-    """An open endpoint and the packets that reached it."""
-
-    def __init__(self, **options: Any) -> None:
-        self.packets: list[Packet] = []
-        self._news = asyncio.Event()
-        self.endpoint = Endpoint(self._on_packet, **options)
-        self.traffic = self.endpoint.traffic
-
-    def _on_packet(self, packet: Packet) -> None:
-        self.packets.append(packet)
-        self._news.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the loop run until it is so."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 - the sockets of this process are the event
-                await asyncio.sleep(0.001)
-
-    async def received(self, count: int) -> list[Packet]:
-        await self.until(lambda: len(self.packets) >= count)
-        return self.packets
+from tests.boxes import LOCAL, PATIENCE, Box, run
 
 
 @asynccontextmanager
@@ -55,27 +28,11 @@ async def boxes(
     try:
         for _ in range(count):
             box = Box(**options)
-            opened.append((box, await box.endpoint.open(listen)))
+            opened.append((box, await box.open(listen)))
         yield opened
     finally:
         for box, _ in opened:
             await box.endpoint.close()
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run it; whatever the loop complains about, and every task that is left, is a failure."""
-
-    async def main() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        async with asyncio.timeout(2 * PATIENCE):
-            await scenario()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        gc.collect()
-        await asyncio.sleep(0)
-        assert complaints == []
-
-    asyncio.run(main())
 
 
 async def request(address: Address, *parts: bytes, eof: bool = False) -> bytes:

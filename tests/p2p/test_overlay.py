@@ -17,6 +17,7 @@ from p2p.messages import (
     Refuse,
     Request,
     Shuffle,
+    Shuffled,
     Walk,
 )
 from sims.crowd import Crowd, peer
@@ -126,6 +127,23 @@ def test_one_peer_fills_no_more_than_three_tenths_of_the_passive_view() -> None:
         shuffle = Shuffle(link.mine, peer(999 + step), step, 0, invented)
         hear(one, peer(1), shuffle, now=20.0 * step)
     assert len(one.passive) == 9
+
+
+def test_a_proven_peer_is_one_source_from_whatever_address_it_speaks() -> None:
+    one = swarm()
+    chosen(one, peer(1))
+    for step in range(20):
+        now = 40.0 * (step + 1)
+        while one.next_timeout() < now:
+            one.handle_timeout(one.next_timeout())
+            (link,) = one.neighbours.values()
+            hear(one, peer(1), Ping(link.mine, 1, False), one.next_timeout())
+        offers = [message for _, message in said(one) if isinstance(message, Shuffle)]
+        invented = tuple(peer(1000 + 10 * step + i) for i in range(SHARED_PEERS))
+        answer = TABLE.encode(Shuffled(offers[-1].number, invented))
+        somewhere = Address("10.6.6.6", 1000 + step)
+        one.receive(Packet(somewhere, answer, Channel.DATAGRAM, peer(66).id), now)
+    assert 0 < len(one.passive) <= 9
 
 
 def test_hearsay_does_not_change_the_address_of_somebody_whom_we_have_met() -> None:

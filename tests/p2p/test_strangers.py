@@ -24,7 +24,7 @@ from p2p.peer import Address, PeerId
 from p2p.seal import OVERHEAD
 from p2p.sessions import Destination
 from p2p.traffic import EndpointConfig
-from tests.p2p.test_endpoint import LOCAL, Box, run
+from tests.boxes import LOCAL, Box, run
 
 KEY, OTHER_KEY = NetworkKey(b"k" * 32), NetworkKey(b"o" * 32)
 ANNE, BOB = Identity.generate(), Identity.generate()
@@ -40,7 +40,7 @@ async def member(
     credentials = Credentials(identity, [key], admit=admit, invitation=invitation)
     box = Box(credentials=credentials, **options)
     try:
-        yield box, await box.endpoint.open(listen)
+        yield box, await box.open(listen)
     finally:
         await box.endpoint.close()
 
@@ -352,8 +352,9 @@ def test_the_length_of_every_queue_is_shown() -> None:
     async def scenario() -> None:
         async with member() as (anne, _):
             queues = anne.endpoint.queues
-            waiting = {"unsealed", "in_datagrams", "streams", "stream_bytes"}
-            assert set(queues) == waiting | {"connections", "handshakes", "body_bytes"}
+            out = {"unsealed", "in_datagrams", "in_datagrams_bytes", "streams", "stream_bytes"}
+            datagrams = {"unfinished", "unfinished_bytes", "sources"}
+            assert set(queues) == out | datagrams | {"connections", "handshakes", "body_bytes"}
             with socket.create_server(LOCAL) as deaf:
                 address = Address(*deaf.getsockname())
                 for number in range(3):

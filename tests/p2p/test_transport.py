@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from p2p.certificates import Credentials
-from p2p.endpoint import Endpoint
-from p2p.frames import Fragment, is_frame
+from p2p.frames import FRAGMENT, Fragment, is_frame
 from p2p.identity import Identity
 from p2p.network_key import NetworkKey
 from p2p.packet import Channel, Packet
 from p2p.paths import DOUBT, HEARD, MOST, Paths
-from p2p.peer import Address, PeerId
+from p2p.peer import Address
 from p2p.traffic import EndpointConfig
+from tests.boxes import LOCAL, PATIENCE, Box, run
 
-LOCAL = Address("127.0.0.1", 0)
-PATIENCE = 20.0  # seconds after which a test that waits has failed
 SMALL, BIG = random.Random(1).randbytes(5_000), random.Random(2).randbytes(1_000_000)
-
-
-class Box:
-    """An open endpoint and the packets that reached it."""
-
-    def __init__(self, config: EndpointConfig, credentials: Credentials | None) -> None:
-        self.packets: list[Packet] = []
-        self.endpoint = Endpoint(self.packets.append, config=config, credentials=credentials)
-        self.traffic = self.endpoint.traffic
-        self.id = credentials.identity.id if credentials else None
-        self.at = LOCAL
-
-    def send(self, to: Address, data: bytes, channel: Channel, peer: PeerId | None = None) -> None:
-        self.endpoint.send(Packet(to, data, channel, peer))
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the loop run until it is so."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 - the sockets of this process are the event
-                await asyncio.sleep(0.001)
-
-    async def received(self, count: int) -> list[Packet]:
-        await self.until(lambda: len(self.packets) >= count)
-        return self.packets
 
 
 @asynccontextmanager
@@ -58,29 +30,13 @@ async def boxes(*configs: EndpointConfig, sealed: bool = False) -> AsyncIterator
     try:
         for config in configs:
             credentials = Credentials(Identity.generate(), [key]) if sealed else None
-            box = Box(config, credentials)
+            box = Box(config=config, credentials=credentials)
             opened.append(box)
-            box.at = await box.endpoint.open(LOCAL)
+            await box.open()
         yield opened
     finally:
         for box in opened:
             await box.endpoint.close()
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run it; whatever the loop complains about, and every task that is left, is a failure."""
-
-    async def main() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        async with asyncio.timeout(2 * PATIENCE):
-            await scenario()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        gc.collect()
-        await asyncio.sleep(0)
-        assert complaints == []
-
-    asyncio.run(main())
 
 
 def nobody() -> Address:
@@ -283,6 +239,20 @@ def test_what_is_under_way_when_an_endpoint_closes_is_dropped_and_counted(
                 assert (a.endpoint.streams_waiting, a.endpoint.bytes_waiting) == (1, 5_000)
                 await a.endpoint.close()
                 assert a.traffic.dropped_out == 1
+
+    run(scenario)
+
+
+def test_a_stream_that_has_arrived_in_part_is_shown_among_the_queues() -> None:
+    async def scenario() -> None:
+        async with boxes(AUTO) as [a]:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+                source.sendto(
+                    Fragment(7, 0, 0, len(SMALL), 0, 0, True, SMALL[:FRAGMENT]).encode(), a.at
+                )
+                await a.until(lambda: a.endpoint.queues["sources"] == 1)
+            queues = a.endpoint.queues
+            assert (queues["unfinished"], queues["unfinished_bytes"]) == (1, FRAGMENT)
 
     run(scenario)
 

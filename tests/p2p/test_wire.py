@@ -56,7 +56,7 @@ messages = st.one_of(
     st.builds(Ping, tokens, tokens, st.booleans()),
     st.builds(PingRequest, tokens, tokens, peers),
     st.builds(Vouch, tokens, tokens, st.booleans()),
-    st.builds(Check, tokens, peer_ids),
+    st.builds(Check, tokens, peer_ids, st.none() | peers),
     st.builds(Checked, tokens),
     st.builds(
         Digest, tokens, counts, st.lists(st.tuples(prefixes, counts), max_size=48).map(tuple)

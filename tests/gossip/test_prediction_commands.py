@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gossip.node_commands import _line
+from gossip.prediction_commands import _line
 from tests.daemons import Start, here
 
 
