@@ -39,6 +39,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/startup.py --check
 	$(BIN)/python benchmarks/attacks.py --check
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/tasks.py --check
 
 # One file for each set of extras says what was installed last; the packages themselves are
 # installed editable, so a change of the sources needs no second installation.

@@ -196,7 +196,8 @@ def show_peers(found: dict[str, Any]) -> None:
             for link in found["neighbours"]
         ],
     )
-    print(f"\nroster: {len(found['roster'])}")
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+    print(f"\nroster: {len(found['roster'])}" + (f", on average {shown}" if shown else ""))
     _print_columns(
         ["name", "id", "address", "samples", "metrics", "links", "seen"],
         [

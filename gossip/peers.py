@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from math import isfinite
 from typing import Literal
 
@@ -30,6 +30,7 @@ def peers(swarm: Swarm, now: float) -> dict[str, object]:
             _known(entry, known, now) | {"state": state(entry, entries, near, now)}
             for entry in ordered
         ],
+        "metrics": everywhere([dict(entry.record.metrics) for entry in ordered]),
     }
 
 
@@ -56,6 +57,20 @@ def _has_lost(other: Entry, entry: Entry) -> bool:
     """Whether the other has published since, and is no neighbour any more."""
     names = not other.record.left and prefix(entry.record.peer.id) in other.record.neighbours
     return other.published > entry.published and not names
+
+
+def everywhere(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What each peer measured on data of its own, as one estimate for the network: the mean.
+
+    Peers weigh alike, since nobody says how many samples it tested with. What a peer does not
+    measure, or what is no number with it, does not count.
+    """
+    values: dict[str, list[float]] = {}
+    for metrics in found:
+        for name, value in metrics.items():
+            if isfinite(value):
+                values.setdefault(name, []).append(value)
+    return {name: sum(each) / len(each) for name, each in sorted(values.items())}
 
 
 def _neighbour(link: Link) -> dict[str, object]:

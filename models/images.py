@@ -58,6 +58,7 @@ def learner(
     classes: int = 2,
     model: Literal["mlp", "resnet"] = "mlp",
     norm: Literal["group", "batch"] = "group",
+    augment: bool = False,
     lr: float = 0.03,
     momentum: float = 0.9,
     batch_size: int = 32,
@@ -66,21 +67,24 @@ def learner(
 ) -> TorchLearner:
     """Make the learner of node `shard` of `shards`; the options are those of `models.digits`.
 
-    Raises DataError for what is wrong in a file.
+    `augment` moves and mirrors images in training, where they come from files. All nodes must say
+    the same. Raises DataError for what is wrong in a file.
     """
     partition.check(shard, shards)
     data = read(path) if path else made()
     images, labels = (torch.from_numpy(part) for part in (data.images, data.labels))
+    net = network(tuple(images.shape[1:]), len(data.classes), model, norm, seed)
     kept = np.flatnonzero(~data.testing)
     mine = kept[divide(data.labels[kept], shards, seed, split, alpha, classes)[shard]]
     return TorchLearner(
-        network(tuple(images.shape[1:]), len(data.classes), model, norm, seed),
+        nn.Sequential(preprocess.Augment(), net) if augment and images.ndim == 4 else net,
         Batches(images[mine], labels[mine], batch_size, seeding.order(seed, shard)),
         nn.functional.cross_entropy,
         partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=(images[data.testing], labels[data.testing]),
         metrics=metrics.classification,
+        seed=(seed << 20) + shard if augment else None,
         drift_correction=drift_correction,
         prepare=preparing(tuple(images.shape[1:])),
         answer=labelled(data.classes),

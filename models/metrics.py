@@ -8,16 +8,13 @@ a classifier, for people.
     regression        rmse, mae, r2
     language          accuracy, perplexity, bits per character
     ranking           hit@10, ndcg@10: is the one right item among the ten highest, and how high
-
-`federated` estimates a metric over everybody's data from what each node says of its own: the mean
-of the records that gossip brought, by their numbers of samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, log, nan
 from typing import Any
 
 import numpy as np
@@ -72,6 +69,8 @@ def regression(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     """Of numbers against numbers of one shape; r2 is 1 for perfect and 0 for the mean."""
     metrics = _sklearn()
     got, true = (part.flatten().cpu().double().numpy() for part in (outputs, targets))
+    if not np.isfinite(got).all():  # training has diverged
+        return {"rmse": nan, "mae": nan, "r2": nan}
     return {
         "rmse": float(metrics.root_mean_squared_error(true, got)),
         "mae": float(metrics.mean_absolute_error(true, got)),
@@ -96,22 +95,6 @@ def ranking(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     )
     ndcg = metrics.ndcg_score(relevant, finite, k=TOP)
     return {f"hit@{TOP}": float(hits), f"ndcg@{TOP}": float(ndcg)}
-
-
-def federated(records: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Estimate metrics over all data from (samples, metrics) of each node.
-
-    Exact for what is a mean over samples (loss, accuracy) if `samples` counts the tested ones;
-    otherwise an estimate. Metrics that a node lacks or that are no numbers are left out.
-    """
-    sums: dict[str, float] = {}
-    weights: dict[str, int] = {}
-    for samples, metrics in records:
-        for name, value in metrics.items():
-            if isfinite(value) and samples > 0:
-                sums[name] = sums.get(name, 0.0) + samples * value
-                weights[name] = weights.get(name, 0) + samples
-    return {name: sums[name] / weights[name] for name in sorted(sums)}
 
 
 def _sklearn() -> Any:

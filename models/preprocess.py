@@ -23,6 +23,7 @@ WORD = re.compile(r"[a-z0-9+#]+")
 UNIT = 1e-3  # below it `symlog` is linear; a guess
 LOWEST, HIGHEST = 100.0, 3800.0  # Hz; whatever rate from 8 kHz a sound has, these are in it
 FRAME = 0.032  # seconds; a guess
+FARTHEST = 4.0  # deviations from the mean; a guess
 FLOOR = 1e-5  # of a band's energy, of a full scale of 1; -50 dB
 
 
@@ -33,7 +34,7 @@ class Standardise(nn.Module):
     first training step; the average of the nodes' buffers never changes after that, and gossip
     brings every node to it. Nodes weigh alike, and the variance is that within nodes: where nodes
     differ in their means, values spread a little more than 1. NaN, which is what is missing,
-    becomes the mean.
+    becomes the mean; what lies far out, in a range that a node has not seen, is cut.
     """
 
     mean: Tensor
@@ -57,7 +58,7 @@ class Standardise(nn.Module):
             self.mean += self.own[0]
             self.variance += self.own[1] - 1
         deviation = self.variance.clamp_min(1e-6).sqrt()
-        return ((inputs - self.mean) / deviation).nan_to_num()
+        return ((inputs - self.mean) / deviation).nan_to_num().clamp(-FARTHEST, FARTHEST)
 
 
 def symlog(values: Tensor) -> Tensor:
@@ -119,15 +120,23 @@ def trimmed(sound: NDArray[np.float32], quiet: float = 0.02) -> NDArray[np.float
     return sound[loud[0] : loud[-1] + 1] if len(loud) else sound
 
 
-def moved(images: Tensor, generator: torch.Generator, most: int = 1) -> Tensor:
+class Augment(nn.Module):
+    """In training, images (N, ..., H, W) moved and mirrored at random; else as they are."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """To the same shape. Draws from PyTorch's global generator, as dropout does."""
+        return mirrored(moved(images)) if self.training else images
+
+
+def moved(images: Tensor, most: int = 1) -> Tensor:
     """Images (N, ..., H, W), all moved by up to `most` pixels each way, around the edge."""
-    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    down, right = torch.randint(-most, most + 1, (2,)).tolist()
     return images.roll((down, right), dims=(-2, -1))
 
 
-def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
+def mirrored(images: Tensor) -> Tensor:
     """Images (N, ..., H, W), half of them from left to right."""
-    chosen = torch.rand(len(images), generator=generator) < 0.5
+    chosen = torch.rand(len(images)) < 0.5
     flipped = images.clone()
     flipped[chosen] = images[chosen].flip(-1)
     return flipped

@@ -1,8 +1,8 @@
 """What somebody will want next: matrix factorisation, in which taste stays private.
 
 Each user has a vector and each item has one; the scores of a user for all items are the products.
-A node keeps the vectors of its users (`keep`), and shares those of the items: so nobody learns what
-a user chose, and all learn what goes together. By default users are packages of the local package
+A node keeps the vectors of its users (`keep`), and shares those of the items: who chose what stays
+at home, and all learn what goes together. By default users are packages of the local package
 index, items what they depend on, and nodes maintainers; `path` is a file of MovieLens' ratings.
 
 Of each user one choice is kept for testing: how often is it among the ten items that rank highest,
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from gossip.learner import Batches, TorchLearner
 from models import metrics, partition, seeding
-from models.data import packages, users
+from models.data import packages
 from models.data.files import DataError
+from models.data.users import ratings
 
-ITEMS = 400  # the most frequent
-LEAST, MOST = 4, 40  # choices of a user
-USERS = 3000
+ITEMS = 600  # the most frequent
+LEAST, MOST = 5, 40  # choices of a user
+USERS = 1600
+OWNED = 10  # packages of a maintainer: those of a team are much alike, and tell each other
 WIDTH = 16  # of a vector
 LIKED = 4.0  # a rating from which on a film counts as chosen
 SHOWN = 10
@@ -40,9 +42,11 @@ def learner(
     shards: int = 1,
     seed: int = 0,
     path: str = "",
-    lr: float = 0.01,
+    lr: float = 1.0,
+    momentum: float = 0.9,
     batch_size: int = 64,
     steps: int = 10,
+    drift_correction: float | None = None,
 ) -> TorchLearner:
     """Make the learner of node `shard` of `shards`; owners are dealt out with all their users.
 
@@ -50,9 +54,9 @@ def learner(
     """
     partition.check(shard, shards)
     choices, owners, names = load(path)
-    mine = [choices[index] for index in partition.by_key(owners, shards, seed)[shard]]
-    rng = np.random.default_rng(0)
-    held_out = [int(rng.permutation(chosen)[0]) for chosen in mine]
+    users = partition.by_key(owners, shards, seed)[shard]
+    mine = [choices[index] for index in users]
+    held_out = [int(np.random.default_rng(index).choice(choices[index])) for index in users]
     seen = torch.zeros(len(mine), len(names), dtype=torch.bool)
     pairs = []
     for user, (chosen, tested) in enumerate(zip(mine, held_out, strict=True)):
@@ -65,10 +69,11 @@ def learner(
         network(seen, seed),
         Batches(inputs, targets, batch_size, seeding.order(seed, shard)),
         nn.functional.cross_entropy,
-        partial(torch.optim.Adam, lr=lr),
+        partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=(torch.arange(len(mine)), torch.tensor(held_out)),
         metrics=metrics.ranking,
+        drift_correction=drift_correction,
         keep=["users.*"],
         prepare=partial(_user, count=len(mine)),
         answer=partial(_items, names=names),
@@ -76,7 +81,7 @@ def learner(
 
 
 def network(seen: Tensor, seed: int) -> nn.Module:
-    """A factorisation for the users who have `seen` (users, items); 6,800 shared parameters."""
+    """A factorisation for the users who have `seen` (users, items); 10,200 shared parameters."""
     with seeding.weights(seed):
         items = nn.Linear(WIDTH, seen.shape[1])
         users = nn.Embedding(seen.shape[0], WIDTH)
@@ -109,7 +114,7 @@ def load(path: str) -> Choices:
     known = {name: index for index, name in enumerate(names)}
     choices, owners = [], []
     for owner, chosen in found.values():
-        kept = [known[item] for item in chosen if item in known]
+        kept = list(dict.fromkeys(known[item] for item in chosen if item in known))
         if LEAST <= len(kept) <= MOST:
             choices.append(kept)
             owners.append(owner)
@@ -120,12 +125,20 @@ def load(path: str) -> Choices:
 
 
 def _index() -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {each.name: (each.maintainer, each.depends) for each in packages.local()}
+    every = packages.local()
+    owned: Counter[str] = Counter()
+    found = {}
+    for index in np.random.default_rng(0).permutation(len(every)):
+        package = every[index]
+        if LEAST <= len(package.depends) <= MOST and owned[package.maintainer] < OWNED:
+            owned[package.maintainer] += 1
+            found[package.name] = (package.maintainer, package.depends)
+    return found
 
 
 def _ratings(path: str) -> dict[str, tuple[str, list[str]]]:
     liked: dict[str, tuple[str, list[str]]] = {}
-    for user, item, rating in users.ratings(path):
+    for user, item, rating in ratings(path):
         if rating >= LIKED:
             liked.setdefault(user, (user, []))[1].append(item)
     return liked

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -31,7 +34,25 @@ VARIANTS = ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4", "f5", "croak")
 MELS, FRAMES = 24, 32
 SPOKEN_IN = 20.0  # seconds for one word; it takes 15 ms
 
-Heard = tuple[Tensor, Tensor, tuple[str, ...], list[str], NDArray[np.bool_]]
+KEPT = 1 << 15  # sounds whose energies are kept, 3 kB each, for the other nodes of a simulation
+
+Energies = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """Sounds, not yet read, and what is known of each."""
+
+    places: tuple[str, ...]
+    targets: Tensor  # (N,), an index into `words`
+    words: tuple[str, ...]
+    speakers: list[str]
+    testing: NDArray[np.bool_]
+    read: Callable[[str], Energies]
+
+    def inputs(self, chosen: NDArray[np.int64]) -> Tensor:
+        """The energies of some of them, (n, MELS, FRAMES)."""
+        return torch.from_numpy(np.stack([self.read(self.places[index]) for index in chosen]))
 
 
 def learner(
@@ -51,25 +72,26 @@ def learner(
     Raises DataError where espeak-ng is missing, and for a directory that is not as said above.
     """
     partition.check(shard, shards)
-    inputs, targets, words, speakers, testing = hear(path) if path else speak()
-    kept = np.flatnonzero(~testing)
-    mine = kept[partition.by_key([speakers[index] for index in kept], shards, seed)[shard]]
+    found = hear(path) if path else voices()
+    kept, testing = np.flatnonzero(~found.testing), np.flatnonzero(found.testing)
+    mine = kept[partition.by_key([found.speakers[index] for index in kept], shards, seed)[shard]]
+    order = seeding.order(seed, shard)
     return TorchLearner(
-        network(model, len(words), seed),
-        Batches(inputs[mine], targets[mine], batch_size, seeding.order(seed, shard)),
+        network(model, len(found.words), seed),
+        Batches(found.inputs(mine), found.targets[mine], batch_size, order),
         nn.functional.cross_entropy,
         partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
-        test=(inputs[testing], targets[testing]),
+        test=(found.inputs(testing), found.targets[testing]),
         metrics=metrics.classification,
         drift_correction=drift_correction,
         prepare=prepare,
-        answer=labelled(words),
+        answer=labelled(found.words),
     )
 
 
 def network(model: Literal["cnn", "gru"], words: int, seed: int) -> nn.Module:
-    """From (N, MELS, FRAMES) to scores (N, words); 10,506 or 11,594 parameters for ten words."""
+    """From (N, MELS, FRAMES) to scores (N, words); 10,826 or 11,146 parameters for ten words."""
     with seeding.weights(seed):
         if model == "gru":
             return Recurrent(words)
@@ -110,50 +132,48 @@ def prepare(raw: Any) -> Tensor:
     return torch.from_numpy(features(*sound.decode(raw)))
 
 
-def features(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+def features(samples: NDArray[np.float32], rate: int) -> Energies:
     """What the networks take of a sound, (MELS, FRAMES)."""
     return preprocess.log_mel(preprocess.trimmed(samples), rate, MELS, FRAMES)
 
 
-@lru_cache(2)
-def hear(path: str) -> Heard:
-    """Inputs, words as numbers, their names, speakers, and what is for testing, of a directory."""
+def hear(path: str) -> Recordings:
+    """What lies in a directory."""
     files = folders.files(path, folders.SOUNDS)
-    speakers = files.speakers
     testing = files.named(folders.listed(path, "testing_list.txt"))
     if not testing.any():
-        testing = np.array(preprocess.split(speakers, 0)) == 2
+        testing = np.array(preprocess.split(files.speakers, 0)) == 2
     if testing.all() or not testing.any():
         raise DataError(
-            f"{path}: {len(set(speakers))} speakers are too few to test with some and train with "
-            "others; a name begins with its speaker: yes/anna_1.wav"
+            f"{path}: {len(set(files.speakers))} speakers are too few to test with some and train "
+            "with others; a name begins with its speaker: yes/anna_1.wav"
         )
-    inputs = np.stack([features(*sound.read(place)) for place in files.places])
-    return (
-        torch.from_numpy(inputs),
-        torch.from_numpy(files.labels),
-        files.classes,
-        speakers,
-        testing,
-    )
+    targets = torch.from_numpy(files.labels)
+    return Recordings(files.places, targets, files.classes, files.speakers, testing, _read)
 
 
-@lru_cache(1)
-def speak() -> Heard:
-    """The same, spoken by espeak-ng: all words by each voice; every fourth voice is for testing."""
-    voices = [f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS]
-    inputs, speakers = [], []
+def voices() -> Recordings:
+    """What espeak-ng can say: all words by each voice; every fourth voice is for testing."""
+    names = [f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS]
+    pairs = [(voice, word) for voice in names for word in WORDS]
+    places = tuple(f"{voice} {word}" for voice, word in pairs)
+    testing = np.array([names.index(voice) % 4 == 0 for voice, _ in pairs])
+    targets = torch.arange(len(pairs)) % len(WORDS)
+    return Recordings(places, targets, WORDS, [voice for voice, _ in pairs], testing, _speak)
+
+
+@lru_cache(KEPT)
+def _read(place: str) -> Energies:
+    return features(*sound.read(place))
+
+
+@lru_cache(KEPT)
+def _speak(place: str) -> Energies:
+    voice, word = place.split()
+    rng = np.random.default_rng(crc32(voice.encode()))  # each voice has its pitch and its haste
+    pitch, speed = int(rng.integers(25, 75)), int(rng.integers(120, 200))
     with tempfile.TemporaryDirectory() as directory:
-        for number, voice in enumerate(voices):
-            rng = np.random.default_rng(number)
-            pitch, speed = rng.integers(25, 75), rng.integers(120, 200)
-            for word in WORDS:
-                data = say(word, voice, Path(directory) / "word.wav", int(pitch), int(speed))
-                inputs.append(features(*sound.decode(data)))
-                speakers.append(voice)
-    targets = torch.arange(len(inputs)) % len(WORDS)
-    testing = np.array([voices.index(voice) % 4 == 0 for voice in speakers])
-    return torch.from_numpy(np.stack(inputs)), targets, WORDS, speakers, testing
+        return features(*sound.decode(say(word, voice, Path(directory) / "word", pitch, speed)))
 
 
 def say(word: str, voice: str, file: Path, pitch: int = 50, speed: int = 160) -> bytes:

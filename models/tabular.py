@@ -26,8 +26,8 @@ from models.data import tables
 from models.data.files import DataError
 
 ALPHA = 0.5  # of the classes' shares; a guess
-HIDDEN = 64
-SPREAD = 100.0  # of diabetes' target, so that outputs are about 1
+HIDDEN = 160
+SPREAD = 100.0  # of diabetes' target
 
 Data = Literal["breast-cancer", "wine", "diabetes"]
 
@@ -40,6 +40,7 @@ class Table:
     inputs: Tensor
     targets: Tensor
     classes: tuple[str, ...]  # none: a regression
+    scale: float = 1.0  # what the numbers were divided by
 
 
 def learner(
@@ -50,6 +51,7 @@ def learner(
     path: str = "",
     target: str = "target",
     classes: str = "",
+    scale: float = 1.0,
     lr: float = 0.02,
     momentum: float = 0.9,
     decay: float = 1e-3,
@@ -57,9 +59,12 @@ def learner(
     steps: int = 10,
     drift_correction: float | None = None,
 ) -> TorchLearner:
-    """Make the learner of node `shard` of `shards`. Raises DataError about a file."""
+    """Make the learner of node `shard` of `shards`. Raises DataError about a file.
+
+    Where a file's target is a number, `scale` is about how far it spreads; the same on all nodes.
+    """
     partition.check(shard, shards)
-    table = read(path, target, classes) if path else bundled(data)
+    table = read(path, target, classes, scale) if path else bundled(data)
     testing = np.arange(len(table.inputs)) % 5 == 0
     kept = np.flatnonzero(~testing)
     mine = torch.from_numpy(kept[_divide(table, kept, shards, seed)[shard]])
@@ -71,10 +76,10 @@ def learner(
         partial(torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=decay),
         steps=steps,
         test=(table.inputs[testing], table.targets[testing]),
-        metrics=metrics.classification if table.classes else metrics.regression,
+        metrics=metrics.classification if table.classes else partial(_measured, table.scale),
         drift_correction=drift_correction,
         prepare=preparing(table.columns),
-        answer=labelled(table.classes) if table.classes else _number,
+        answer=labelled(table.classes) if table.classes else partial(_number, table.scale),
     )
 
 
@@ -100,8 +105,10 @@ def preparing(columns: tuple[str, ...]) -> Callable[[Any], Tensor]:
     return prepare
 
 
-def read(path: str, target: str, classes: str) -> Table:
+def read(path: str, target: str, classes: str, scale: float = 1.0) -> Table:
     """The table in a file."""
+    if not scale > 0:
+        raise ValueError(f"scale is a number above 0, not {scale}")
     rows = list(tables.rows(path))
     if not rows or target not in rows[0]:
         there = ", ".join(rows[0]) if rows else "no rows"
@@ -113,7 +120,9 @@ def read(path: str, target: str, classes: str) -> Table:
         numbers = tables.encoded(rows, [target], path)
         if numbers.shape[1] > 1 or not np.isfinite(numbers).all():
             raise DataError(f"{path}: {target} is not a number in each row: name its classes=A,B")
-        return Table(columns, preprocess.symlog(inputs), torch.from_numpy(numbers), ())
+        return Table(
+            columns, preprocess.symlog(inputs), torch.from_numpy(numbers) / scale, (), scale
+        )
     known = {name: index for index, name in enumerate(names)}
     for index, row in enumerate(rows, 1):
         if str(row.get(target)).strip() not in known:
@@ -148,7 +157,7 @@ def bundled(data: Data) -> Table:
     columns = tuple(map(str, found.feature_names))
     if data == "diabetes":
         numbers = torch.tensor(found.target[order, None] / SPREAD, dtype=torch.float32)
-        return Table(columns, inputs, numbers, ())
+        return Table(columns, inputs, numbers, (), SPREAD)
     return Table(
         columns, inputs, torch.tensor(found.target[order]), tuple(map(str, found.target_names))
     )
@@ -160,5 +169,9 @@ def _divide(table: Table, kept: Any, shards: int, seed: int) -> list[partition.I
     return partition.by_feature(table.inputs[kept, 0].nan_to_num(), shards, seed)
 
 
-def _number(output: Tensor) -> object:
-    return round(float(output[0]), 6)
+def _measured(scale: float, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    return metrics.regression(scale * outputs, scale * targets)
+
+
+def _number(scale: float, output: Tensor) -> object:
+    return round(scale * float(output[0]), 6)

@@ -1,4 +1,4 @@
-"""The next reading of a machine's telemetry: a forecast by a recurrent network.
+"""The next reading of a machine's telemetry, from the sixteen before it.
 
 In a daemon every node reads its own /proc while it trains (`path=live`): processor, load, memory
 and network, twenty times a second, and what it was in the beginning is kept for testing. `path` is
@@ -27,7 +27,7 @@ from models.data.files import DataError
 from models.data.telemetry import NAMES, Telemetry
 
 WINDOW = 16  # readings that are seen
-HIDDEN = 32
+HIDDEN = 64
 EVERY = 0.05  # seconds between live readings
 HELD_OUT, KEPT = 48, 4096  # live readings: to test with, and at most to train on
 MACHINES, READINGS = 20, 600  # made up
@@ -41,9 +41,11 @@ def learner(
     shards: int = 1,
     seed: int = 0,
     path: str = "",
-    lr: float = 0.01,
+    lr: float = 0.2,
+    momentum: float = 0.9,
     batch_size: int = 32,
     steps: int = 10,
+    drift_correction: float | None = None,
 ) -> TorchLearner:
     """Make the learner of node `shard` of `shards`.
 
@@ -66,34 +68,38 @@ def learner(
         network(width, seed),
         batches,
         nn.functional.mse_loss,
-        partial(torch.optim.Adam, lr=lr),
+        partial(torch.optim.SGD, lr=lr, momentum=momentum),
         steps=steps,
         test=test,
         metrics=metrics.regression,
+        drift_correction=drift_correction,
         prepare=preprocess.numbers((WINDOW, width)),
     )
 
 
 class Forecast(nn.Module):
-    """A GRU over a window; says how the next reading differs from the last."""
+    """How the next reading differs from the last, by how those before it do."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.read = nn.GRU(width, HIDDEN, batch_first=True)
+        self.read = nn.Linear(WINDOW * width, HIDDEN)
         self.say = nn.Linear(HIDDEN, width)
 
     def forward(self, window: Tensor) -> Tensor:
         """(N, WINDOW, width) to (N, width)."""
-        read, _ = self.read(window)
-        change: Tensor = self.say(read[:, -1])
+        before = window - window.mean(dim=1, keepdim=True)
+        change: Tensor = self.say(self.read(before.flatten(1)).relu())
         return change
 
 
 class Live:
     """Batches of windows of what is read meanwhile: each batch takes in what has come to be."""
 
-    def __init__(self, read: Read, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, read: Read, batch_size: int, generator: torch.Generator, every: float = EVERY
+    ) -> None:
         self._read, self._batch_size, self._generator = read, batch_size, generator
+        self._every = every  # seconds, above 0
         self._next = time.monotonic()
         self.held_out = np.stack([self._wait() for _ in range(HELD_OUT)])
         self._kept = [self._wait() for _ in range(WINDOW + 1)]
@@ -112,12 +118,12 @@ class Live:
 
     def _take(self) -> Series:
         # After a pause (a laptop asleep, a long evaluation) nothing is made up for.
-        self._next = max(self._next, time.monotonic() - EVERY) + EVERY
+        self._next = max(self._next, time.monotonic() - self._every) + self._every
         return self._read()
 
 
 def network(width: int, seed: int) -> nn.Module:
-    """A forecast of `width` numbers; 3,780 parameters for four."""
+    """A forecast of `width` numbers; 4,420 parameters for four."""
     with seeding.weights(seed):
         return Forecast(width)
 
@@ -157,7 +163,7 @@ def made() -> tuple[list[Series], list[Series]]:
 def _machine(rng: np.random.Generator) -> Series:
     """Jobs that come in the machine's rhythm; load follows the processor, memory the jobs."""
     moments = np.arange(READINGS)
-    period, width = rng.integers(8, 24), rng.uniform(0.2, 0.6)
+    period, width = rng.integers(5, 15), rng.uniform(0.2, 0.6)
     jobs = ((moments % period) < width * period).astype(np.float64) * rng.uniform(0.3, 0.8)
     wave = 0.15 * np.sin(2 * np.pi * moments / rng.uniform(20, 60))
     cpu = np.clip(rng.uniform(0.05, 0.2) + jobs + wave + rng.normal(0, 0.02, READINGS), 0, 1)

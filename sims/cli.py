@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,6 +95,43 @@ def run(json_: bool, peers: bool, **settings: Any) -> None:
         if known:
             click.echo()
             client.show_peers(known)
+
+
+@main.command()
+@click.argument("target", metavar="LEARNER")
+@click.option("--nodes", type=click.IntRange(1, 65536), default=16, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, too.")
+@as_json
+def data(
+    target: str, nodes: int, seed: int, option: dict[str, str], png: Path | None, json_: bool
+) -> None:
+    """Show how LEARNER's data are divided among nodes.
+
+    \b
+    gossip-sim data models.digits:learner --option split=dirichlet --png digits.png
+    """
+    from gossip.errors import GossipError
+    from gossip.target import build, load
+    from sims import data as division
+
+    try:
+        function = load(target)
+        found = division.counts(
+            [build(function, index, nodes, seed, option) for index in range(nodes)]
+        )
+        if png is not None:
+            division.draw(found, f"{target}, {nodes} nodes", png)
+    except GossipError as error:
+        fail(error, CONFIGURATION)
+    skew = division.skew(found)
+    if json_:
+        click.echo(json.dumps({"samples": found.tolist(), "skew": skew}))
+        return
+    for index, row in enumerate(found):
+        click.echo(f"node {index:<4} {row.sum():>7,}  {' '.join(f'{count:>5}' for count in row)}")
+    click.echo(f"skew {skew:.2f} (0: everybody the same mixture; 1: nobody has what another has)")
 
 
 def _run(

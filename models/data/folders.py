@@ -3,8 +3,8 @@
     images/cat/1.png   images/dog/2.jpg     a class is what the file's directory is called
     words/yes/0a7c2a8d_nohash_0.wav         and a speaker what the name begins with
 
-Speech Commands names its tests in `testing_list.txt` and `validation_list.txt`; what these files
-say is compared with names, and never opened.
+Directories whose names begin with `_` or `.` are none: Speech Commands keeps noise in one. It names
+its tests in `testing_list.txt`, and what that says is compared with names and never opened.
 """
 
 from __future__ import annotations
@@ -50,15 +50,19 @@ class Files:
 
 def files(place: str | Path, endings: tuple[str, ...]) -> Files:
     """Find the files and what class each is of. Raises DataError if one lies in no directory."""
-    found = listing(place, endings)
-    names = []
-    for path in found:
+    found, names = [], []
+    for path in listing(place, endings):
         *above, _ = parts(place, path)
+        if any(name.startswith(("_", ".")) for name in above):
+            continue
         if not above:
             raise DataError(
                 f"{path}: lies in no directory that says its class; make it {place}/CLASS/NAME"
             )
+        found.append(path)
         names.append(above[-1])
+    if not found:
+        raise DataError(f"{place}: holds no directory of a class with files in it")
     classes, labels = np.unique(names, return_inverse=True)
     return Files(tuple(found), labels.astype(np.int64), tuple(map(str, classes)))
 

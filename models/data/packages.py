@@ -16,8 +16,7 @@ from models.data.files import DataError
 
 COMMAND = ("apt-cache", "dumpavail")
 REMEDY = (
-    "run `apt-get update` on Debian, Ubuntu or their kin, or give a file with path=...: "
-    "`apt-cache dumpavail > packages.txt` makes one where there is an index"
+    "run `apt-get update` on Debian, Ubuntu or their kin, or give data of your own with path=..."
 )
 SECONDS = 60.0
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")

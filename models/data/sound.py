@@ -39,7 +39,8 @@ def decode(data: bytes, place: str = "the sound") -> Sound:
             f"{len(raw)} bytes are there"
         )
     samples = _decoded(raw, width).reshape(-1, channels)
-    return samples.mean(axis=1, dtype=np.float32), rate
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mono, rate
 
 
 def _decoded(raw: bytes, width: int) -> NDArray[np.float32]:
@@ -49,5 +50,5 @@ def _decoded(raw: bytes, width: int) -> NDArray[np.float32]:
         padded = np.zeros((len(raw) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         raw, width = padded.tobytes(), 4
-    whole = np.frombuffer(raw, f"<i{width}") / np.float32(2 ** (8 * width - 1))
-    return whole.astype(np.float32)
+    whole = np.frombuffer(raw, f"<i{width}").astype(np.float32)
+    return whole / np.float32(2 ** (8 * width - 1))

@@ -14,7 +14,14 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.optim import SGD, Adam, Optimizer
 
 from gossip.errors import LayoutError
-from gossip.learner import Batch, Batches, TorchLearner, class_accuracy
+from gossip.learner import (
+    EVALUATION_BATCH,
+    Answering,
+    Batch,
+    Batches,
+    TorchLearner,
+    class_accuracy,
+)
 
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
 TARGETS = (INPUTS[:, 0] > 0).long()
@@ -395,3 +402,33 @@ def test_batches_that_cannot_be_made_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Batches(inputs, targets, size, torch.Generator())
+
+
+def test_a_prediction_is_what_the_model_says_of_each_input_and_changes_nothing() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5))
+    data = Batches(torch.randn(8, 2), torch.randn(8, 1), 4, torch.Generator())
+    plain = TorchLearner(model, data, nn.functional.mse_loss)
+    model.train()
+    state = torch.get_rng_state()
+    raw = [[1.0, 2.0]] * (EVALUATION_BATCH + 1)
+    assert isinstance(plain, Answering)
+    answers = plain.predict(raw)
+    expected = model[0](torch.tensor([1.0, 2.0])).tolist()
+    assert answers[0] == answers[-1] == pytest.approx(expected)
+    assert len(answers) == len(raw)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert plain.predict([]) == []
+
+
+def test_what_is_raw_is_prepared_and_what_is_said_is_put_into_words() -> None:
+    learner = TorchLearner(
+        nn.Linear(1, 2),
+        Batches(torch.randn(8, 1), torch.zeros(8, dtype=torch.long), 4, torch.Generator()),
+        nn.functional.cross_entropy,
+        prepare=lambda text: torch.tensor([float(text)]),
+        answer=lambda scores: "left" if scores[0] > scores[1] else "right",
+    )
+    assert {*learner.predict(["-1e6", "1e6"])} == {"left", "right"}
+    with pytest.raises(ValueError, match="could not convert"):
+        learner.predict(["sideways"])

@@ -1,10 +1,12 @@
-"""What is said of the peers that are known."""
+"""What a node tells of the others."""
 
 from __future__ import annotations
 
+from math import nan
+
 import pytest
 
-from gossip.peers import STALE, state
+from gossip.peers import STALE, everywhere, state
 from p2p import Address, Peer, PeerId
 from p2p.record import Record, prefix
 from p2p.roster import Entry
@@ -47,3 +49,9 @@ def test_it_is_not_missed_as_long_as_one_may_still_be_linked_with_it(others: lis
 def test_who_has_said_goodbye_has_left_and_whose_record_is_old_is_missed() -> None:
     found = states(STALE + 11, entry(0, 10), entry(1, 10, left=True), entry(2, 10), entry(3, 12))
     assert found == {0: "up", 1: "left", 2: "missed", 3: "up"}
+
+
+def test_a_metric_of_the_network_is_the_mean_of_those_that_measure_it() -> None:
+    found = [{"accuracy": 0.5, "loss": 2.0}, {"accuracy": 0.7, "loss": nan}, {}]
+    assert everywhere(found) == {"accuracy": 0.6, "loss": 2.0}
+    assert everywhere([]) == {}

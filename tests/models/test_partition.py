@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -116,6 +117,52 @@ def test_by_class_gives_everybody_so_many_classes_and_shares_each_evenly(
     assert max(holders) - min(holders) <= 1
 
 
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60), st.data(), seeds)
+def test_by_key_keeps_together_what_belongs_together(
+    keys: list[str], data: st.DataObject, seed: int
+) -> None:
+    wanted = data.draw(st.integers(1, len({*keys})))
+    shards = partition.by_key(keys, wanted, seed)
+    assert_lawful(shards, wanted, len(keys))
+    assert equal(shards, partition.by_key(keys, wanted, seed))
+    held = [{keys[index] for index in shard} for shard in shards]
+    assert sum(map(len, held)) == len({*keys})
+
+
+def test_by_key_gives_the_largest_keys_first_so_that_sizes_are_near() -> None:
+    keys = "a" * 9 + "b" * 6 + "c" * 5 + "d" * 4 + "e" * 3 + "f" * 3
+    assert sorted(len(shard) for shard in partition.by_key(list(keys), 3, 0)) == [9, 9, 12]
+
+
+@given(st.integers(1, 200), st.data(), seeds)
+def test_by_quantity_gives_everybody_something(
+    samples: int, data: st.DataObject, seed: int
+) -> None:
+    wanted = data.draw(st.integers(1, samples))
+    assert_lawful(partition.by_quantity(samples, wanted, 0.5, seed), wanted, samples)
+
+
+def test_a_smaller_alpha_makes_sizes_more_unequal() -> None:
+    spread = [
+        float(np.std([len(shard) for shard in partition.by_quantity(1000, 10, alpha, 0)]))
+        for alpha in (0.1, 1, 100)
+    ]
+    assert spread == sorted(spread, reverse=True)
+
+
+@given(divisible(), seeds)
+def test_by_feature_gives_ranges_that_do_not_overlap(
+    case: tuple[list[int], int], seed: int
+) -> None:
+    values, wanted = case
+    shards = partition.by_feature(values, wanted, seed)
+    assert_lawful(shards, wanted, len(values))
+    ranges = sorted(
+        (min(values[i] for i in shard), max(values[i] for i in shard)) for shard in shards
+    )
+    assert all(low[1] <= high[0] for low, high in pairwise(ranges))
+
+
 def test_who_sees_which_classes_depends_on_the_seed() -> None:
     labels = np.repeat(np.arange(10), 5)
     one, other = (partition.by_class(labels, 5, 2, seed) for seed in (0, 1))
@@ -133,6 +180,10 @@ def test_who_sees_which_classes_depends_on_the_seed() -> None:
         (lambda: partition.dirichlet([1, 2], 2, 0.0, 0), "positive number, not 0.0"),
         (lambda: partition.dirichlet([1, 2], 2, float("nan"), 0), "positive number, not nan"),
         (lambda: partition.dirichlet([1, 2], 2, float("inf"), 0), "positive number, not inf"),
+        (lambda: partition.by_key(["a", "a"], 2, 0), "1 keys cannot fill 2 shards"),
+        (lambda: partition.by_quantity(3, 2, -1.0, 0), "positive number, not -1.0"),
+        (lambda: partition.by_feature([1.0], 2, 0), "1 samples cannot fill 2 shards"),
+        (lambda: partition.check(2, 2), "shard must be 0 to 1 of 2 shards, not 2"),
         (lambda: partition.by_class([1, 2], 2, 3, 0), "1 to 2 classes of this data, not 3"),
         (lambda: partition.by_class([1, 2], 2, 0, 0), "1 to 2 classes of this data, not 0"),
         (
