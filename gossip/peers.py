@@ -12,6 +12,7 @@ from p2p.record import prefix
 from p2p.roster import Entry
 
 STALE = 150.0  # seconds; who lives has published twice by then, in a network of less than 700
+NEW = 45.0  # seconds; twice the longest pause between two records with news (`RosterConfig`)
 State = Literal["up", "left", "missed"]
 
 
@@ -40,14 +41,15 @@ def state(
     """How the peer of a record is, as far as the others tell.
 
     `up`; `left`, if it has said goodbye; or `missed`: its record is old, or all neighbours that it
-    names have published since and none of them names it. Who is `near` we know better.
+    names have published since and none of them names it. Who is `near` we know better. A record
+    without neighbours is a newcomer's, who publishes again as soon as it may when it has some.
     """
     record = entry.record
     if record.left:
         return "left"
     if record.peer.id in near:
         return "up"
-    if now - entry.published > STALE:
+    if now - entry.published > (STALE if record.neighbours else max(NEW, len(entries) / 4)):
         return "missed"
     named = [entries[whose] for whose in record.neighbours if whose in entries]
     return "missed" if named and all(_has_lost(one, entry) for one in named) else "up"

@@ -25,8 +25,8 @@ export function open(main) {
 
   const graph = { nodes: new Map(), links: [], rates: new Map(), metric: "" };
   const simulation = d3.forceSimulation([])
-    .force("charge", d3.forceManyBody().strength(-220).distanceMax(400))
-    .force("link", d3.forceLink([]).id((node) => node.id).distance(70).strength(0.25))
+    .force("charge", d3.forceManyBody().strength(-320).distanceMax(400))
+    .force("link", d3.forceLink([]).id((node) => node.id).distance(90).strength(0.25))
     .force("apart", d3.forceCollide(24))
     .on("tick", place);
 
@@ -42,7 +42,7 @@ export function open(main) {
     const nodes = [...graph.nodes.values()];
     const { width, height } = svg.getBoundingClientRect();
     const reach = (axis) => Math.max(60, ...nodes.map((node) => Math.abs(node[axis] ?? 0))) + 44;
-    const scale = Math.max((2 * reach("x")) / width, (2 * reach("y")) / height, 0.75);
+    const scale = Math.max((2 * reach("x")) / width, (2 * reach("y")) / height, 0.6);
     svg.style.setProperty("--scale", scale);
     const [across, down] = [width * scale, height * scale];
     svg.setAttribute("viewBox", `${-across / 2} ${-down / 2} ${across} ${down}`);
@@ -149,6 +149,7 @@ export function open(main) {
     }
     legend.replaceChildren(...(metric === "state" || !values.length
       ? [key("high", "up")]
+      : least === most ? [key("high", `${metric} ${figure(most)}`)]
       : [key("low", `${metric} ${figure(least)}`), key("high", `${metric} ${figure(most)}`)]),
       key("suspected", "does not answer us"), key("gone", "left or missed"),
       make("span", {}, "Ringed: this node. Wide: links of this node, by traffic."));

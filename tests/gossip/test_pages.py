@@ -82,7 +82,7 @@ def test_the_graph_shows_twelve_nodes_and_a_killed_one_turns_grey(
     visit.page.screenshot(path=str(tmp_path / "twelve.png"))
     others[4].process.send_signal(signal.SIGKILL)
     killed = visit.page.locator("#graph g[data-state=missed]", has_text="n5")
-    eventually("n5 is missed", lambda: killed.count() == 1, 90)
+    eventually("n5 is missed", lambda: killed.count() == 1, 180)
     grey = killed.locator("circle").evaluate("dot => getComputedStyle(dot).fill")
     assert grey == "rgb(169, 175, 184)"
     assert dots.count() == 11

@@ -6,7 +6,7 @@ from math import nan
 
 import pytest
 
-from gossip.peers import STALE, everywhere, state
+from gossip.peers import NEW, STALE, everywhere, state
 from p2p import Address, Peer, PeerId
 from p2p.record import Record, prefix
 from p2p.roster import Entry
@@ -46,8 +46,15 @@ def test_it_is_not_missed_as_long_as_one_may_still_be_linked_with_it(others: lis
     assert states(20, entry(0, 10), entry(1, 5, 2, 3), *others)[1] == "up"
 
 
+def test_a_newcomer_that_never_named_a_neighbour_is_missed_sooner() -> None:
+    assert states(5 + NEW, entry(0, 10), entry(1, 5))[1] == "up"
+    assert states(6 + NEW, entry(0, 10), entry(1, 5))[1] == "missed"
+
+
 def test_who_has_said_goodbye_has_left_and_whose_record_is_old_is_missed() -> None:
-    found = states(STALE + 11, entry(0, 10), entry(1, 10, left=True), entry(2, 10), entry(3, 12))
+    found = states(
+        STALE + 11, entry(0, 10), entry(1, 10, left=True), entry(2, 10, 5), entry(3, 12, 5)
+    )
     assert found == {0: "up", 1: "left", 2: "missed", 3: "up"}
 
 
