@@ -53,7 +53,7 @@ def _line(prediction: object) -> str:
         case {"label": label, "probabilities": {**shares}}:
             share = shares.get(str(label))
             printable = "".join(c if c.isprintable() else "?" for c in str(label))
-            return printable if share is None else f"{printable}  {100 * share:.1f} %"
+            return f"{printable}  {share:.1%}" if isinstance(share, float | int) else printable
         case _:
             return json.dumps(prediction)
 

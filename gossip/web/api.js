@@ -22,7 +22,8 @@ export async function ask(path, options = {}) {
   const headers = { Authorization: `Bearer ${token()}`, ...options.headers };
   const answer = await fetch(path.startsWith("/") ? path : `/api/v1/${path}`, { ...options, headers });
   if (answer.status === 401) throw new NoToken();
-  const found = await answer.json();
+  const found = await answer.json().catch(() => null);
+  if (found === null) throw new Refused(`The node answers ${answer.status} to ${path}.`);
   if (!answer.ok) throw new Refused(found.error ?? `the node answers ${answer.status}`);
   return found;
 }

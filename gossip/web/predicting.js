@@ -12,8 +12,11 @@ export function open(main) {
   return {
     async update() {
       if (asked) return;
-      asked = await ask("predict");
-      body.replaceChildren(...(asked.able ? page(asked) : [make("p", {}, "This learner answers nothing: it has no predict.")]));
+      asked = await ask("predict").catch((error) => {
+        if (error instanceof Refused) return { able: false }; // a model in somebody's own loop
+        throw error;
+      });
+      body.replaceChildren(...(asked.able ? page(asked) : [make("p", {}, "Nobody answers here: the learner has no predict, or the model trains in a loop of its own.")]));
     },
   };
 }

@@ -48,6 +48,6 @@ def test_without_a_node_they_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_answer_with_a_label_is_one_line() -> None:
-    assert _line({"label": "7", "probabilities": {"7": 0.913, "1": 0.05}}) == "7  91.3 %"
+    assert _line({"label": "7", "probabilities": {"7": 0.913, "1": 0.05}}) == "7  91.3%"
     assert _line({"label": "\x1b[31m", "probabilities": {}}) == "?[31m"
     assert _line([0.5, 1.0]) == "[0.5, 1.0]"
