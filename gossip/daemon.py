@@ -67,6 +67,8 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         loop.add_signal_handler(number, on_signal, number)
     async with node:
         say(f"{node.me} is up; local API at {node.api_address}")
+        if config.state_dir is not None:
+            say(f"its pages: gossip dashboard --state-dir {config.state_dir}")
         if node.network is None:
             say(
                 "no network key, so nothing is encrypted and this node stays on loopback; for more "

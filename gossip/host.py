@@ -108,7 +108,8 @@ class Host:
             )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
             self.api = NodeApi(self, identity.id)
-            api = Api(local, self.config.state_dir, [*self.api.routes, *self._routes()])
+            self.routes = [*self.api.routes, *self._routes()]
+            api = Api(local, self.config.state_dir, self.routes)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._up = True

@@ -56,9 +56,9 @@ class Node(Host):
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        self._predictor.close()
         await self._stop_training()
         await asyncio.to_thread(self._thread.shutdown)
-        self._predictor.close()
         await super().__aexit__(*exception)
 
     def _routes(self) -> list[Route]:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite, sqrt
 from typing import Any, Protocol
 
@@ -179,7 +179,7 @@ class _Tap(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level, text = record.levelname.lower(), record.getMessage()
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop has ended: nobody listens any more
             self._loop.call_soon_threadsafe(self._observer.log, level, text)
 
 

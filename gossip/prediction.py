@@ -78,6 +78,7 @@ class Predictor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prediction")
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._closed = False
         self._twin: Twin | None = None
 
     @property
@@ -103,6 +104,7 @@ class Predictor:
 
     def close(self) -> None:
         """No more answers; one under way is not waited for."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _in_turn(self, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -111,6 +113,8 @@ class Predictor:
         self._waiting += 1
         try:
             async with self._turn:
+                if self._closed:
+                    raise PredictionRefused("the node is leaving")
                 return await work()
         finally:
             self._waiting -= 1
@@ -129,6 +133,8 @@ class Predictor:
             answers = [_plain(twin.answer(output)) for output in outputs]
             return Answered(answers, outputs, samples)
         except UNREADABLE as error:
+            if self._closed:
+                raise PredictionRefused("the node is leaving") from error
             reason = " ".join(str(error).split()) or repr(error)
             raise PredictionRefused(f"an input cannot be read: {reason}") from error
 

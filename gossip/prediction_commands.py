@@ -11,6 +11,7 @@ from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, of_node, t
 
 MEDIA = {".json": "application/json", ".npy": "application/x-npy"}
 OTHER = "application/octet-stream"
+TIMEOUT = 60.0  # seconds; a large batch takes a while, and the first waits for a round. A guess.
 
 
 @click.command()
@@ -32,7 +33,9 @@ def predict(state_dir: Path | None, api: str | None, json_: bool, file: Path) ->
     try:
         with (
             file.open("rb") as body,
-            client.send(state_dir, api, "predict", body.read(), {"Content-Type": media}) as answer,
+            client.send(
+                state_dir, api, "predict", body.read(), {"Content-Type": media}, timeout=TIMEOUT
+            ) as answer,
         ):
             found = json.load(answer)
     except client.Unreachable as error:
