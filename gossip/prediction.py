@@ -129,8 +129,7 @@ class Predictor:
                 return Answered([_plain(answer) for answer in answers], None, samples)
             twin = await self._fresh(learner)
             x = self._agent.x.clone()  # on this loop, where nobody writes to it meanwhile
-            outputs = await self._apart(lambda: twin.outputs(x, raw))
-            answers = [_plain(twin.answer(output)) for output in outputs]
+            answers, outputs = await self._apart(lambda: twin.answers(x, raw))
             return Answered(answers, outputs, samples)
         except UNREADABLE as error:
             if self._closed:
@@ -158,15 +157,19 @@ class Twin:
 
     def __init__(self, learner: TorchLearner) -> None:
         self.model = deepcopy(learner.model).eval().requires_grad_(False)
-        self.answer = learner.answer
+        self._answer = learner.answer
         self.keeps = any(True for _ in local(learner.model, learner.selection))
         self._selection = learner.selection
         self._prepare = learner.prepare
         self._test = learner.test
         self._device = next(self.model.parameters()).device
 
-    def outputs(self, x: Tensor, raw: Sequence[Any]) -> Tensor:
-        """(N, ...) of the model with these parameters, on the CPU."""
+    def answers(self, x: Tensor, raw: Sequence[Any]) -> tuple[list[object], Tensor]:
+        """Of the model with these parameters; and its outputs (N, ...), on the CPU."""
+        outputs = self._outputs(x, raw)
+        return [_plain(self._answer(output)) for output in outputs], outputs
+
+    def _outputs(self, x: Tensor, raw: Sequence[Any]) -> Tensor:
         load(self.model, x, self._selection)
         inputs = torch.stack([self._prepare(one) for one in raw])
         if self._test is not None:  # JSON writes 1.0 as 1

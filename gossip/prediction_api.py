@@ -7,6 +7,7 @@ are `answer`, the learner's answers as texts of JSON, and `output`, what the mod
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from importlib.metadata import version
@@ -97,7 +98,9 @@ class PredictionApi:
     async def _predict(self, request: web.Request) -> web.Response:
         began = time.monotonic()
         try:
-            answered = await self._answer(inputs.read(request.content_type, await request.read()))
+            body = await request.read()
+            raw = await asyncio.to_thread(inputs.read, request.content_type, body)
+            answered = await self._answer(raw)
         except PredictionRefused as error:
             return self._refused(error)
         seconds = round(time.monotonic() - began, 6)
@@ -154,7 +157,8 @@ class PredictionApi:
         if unknown is not None:
             return unknown
         try:
-            raw, wanted, identity = inputs.tensors(await request.read())
+            body = await request.read()
+            raw, wanted, identity = await asyncio.to_thread(inputs.tensors, body)
             answered = await self._answer(raw)
             outputs = _outputs(answered, wanted)
         except PredictionRefused as error:
