@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gossip.pages import FILES, HOME
-from tests.daemons import DIGITS, Node, Start, eventually
+from tests.daemons import DIGITS, Node, Start, eventually, starter
 from tests.gossip.pages import NARROW, WIDE, Visit, browsing
 
 PAGES = ("Overview", "Network", "Peers", "Learning", "Try it", "Security", "Logs")
@@ -22,11 +23,22 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-def test_every_page_works_narrow_and_wide_and_asks_nobody_else(browser: Any, start: Start) -> None:
-    one = start("one", "--name", "anne", "--option", "width=64")
-    first = one.status()["address"]
-    two = start("two", "--name", "<b>bob</b>", "--option", "width=64", "--join", first)
-    two.reaches("exchanges", 1)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
+    """Two that exchange; a sample is an image of 8 x 8."""
+    with ExitStack() as stack:
+        start = starter(tmp_path_factory.mktemp("pair"), stack)
+        one = start("one", "--name", "anne", "--option", "width=64")
+        first = one.status()["address"]
+        two = start("two", "--name", "<b>bob</b>", "--option", "width=64", "--join", first)
+        one.reaches("exchanges", 1)
+        yield one, two
+
+
+def test_every_page_works_narrow_and_wide_and_asks_nobody_else(
+    browser: Any, pair: tuple[Node, Node]
+) -> None:
+    one, _ = pair
     for size, scheme in ((NARROW, "dark"), (WIDE, "light")):
         visit = Visit(browser, one.api, viewport=size, color_scheme=scheme)
         page = visit.page
@@ -44,10 +56,9 @@ def test_every_page_works_narrow_and_wide_and_asks_nobody_else(browser: Any, sta
 
 
 def test_what_one_draws_is_answered_and_without_the_token_nothing_is(
-    browser: Any, start: Start
+    browser: Any, pair: tuple[Node, Node]
 ) -> None:
-    node = start("one", "--option", "width=64")
-    node.status()
+    node, _ = pair
     visit = Visit(browser, node.api, viewport=NARROW)
     visit.open("Try it")
     draw(visit, [(0.5, 0.15), (0.5, 0.85)])
