@@ -41,6 +41,7 @@ from gossip.exchange import (
 from gossip.largest import squared_distance
 from gossip.merging import Guard, Merge
 from gossip.messages import MOST_SAMPLES
+from gossip.trust import Probe
 from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
     Packet,
@@ -70,8 +71,10 @@ class AgentConfig:
 
     merge: Merge = "mean"
     """What goes into the model. mean: everything, whoever it is from. clipped: no exchange moves it
-    much further than our own training does. That is for data that are alike from node to node; on
-    digits with two classes a node it cost 3 points, so it is not the default."""
+    much further than our own training does, and neighbours whose models do badly on our samples
+    move it less. trimmed: besides, nobody moves it beyond what others say; a vector more for each
+    link. Both are for data that are alike from node to node: where they are not, honest neighbours
+    look like liars, so neither is the default; `gossip.merging` says what that costs."""
 
     adopt_ratio: float = 10.0
     """A newcomer that has never exchanged takes over a neighbour's model if that has seen more
@@ -144,6 +147,7 @@ class Agent:
         self.guard = Guard(config.merge, self._motion)
         self._budget = Budget(Limits.parse(config.budget))
         self._turn = 0
+        self._probed = 0
         self._initiative: Exchange | None = None
 
     @property
@@ -208,6 +212,23 @@ class Agent:
         self._grow(samples)
         self._exchange_with_next(now)
         return self._handed_out if merged else parameters
+
+    def probe(self) -> Probe | None:
+        """After a `sync`, whose model to take the loss of, for `judge`; None: nobody's."""
+        links = [link for link in self._links.values() if link.reference is not None]
+        if not self.guard.asks or not links:
+            return None
+        self._probed += 1
+        link = links[self._probed % len(links)]
+        assert link.reference is not None
+        model, cut = 2 * link.reference - self._x, self.layout.parameters
+        model[cut:] = self._x[cut:]  # a running variance of less than 0 is none
+        return Probe(link.peer.id, model)
+
+    def judge(self, peer: PeerId, theirs: float, ours: float) -> None:
+        """Say what `probe` came to: the losses of its model and of ours on the same samples."""
+        if peer in self._links:
+            self.guard.trust.judge(peer, theirs, ours)
 
     def replace(self, parameters: Tensor) -> None:
         """Go on from another model, (n,) float32; the next `sync` hands it out.

@@ -152,7 +152,7 @@ class Receipt:
     n: int  # the last completed exchange
     mine: bytes = b""  # the two halves of it
     theirs: bytes = b""
-    scale: float = 1.0  # the share of it that went into `x`
+    scale: float = 1.0  # the share of it that went into `x`; 0: none that can be taken back
 
 
 @dataclass(slots=True)
@@ -487,9 +487,7 @@ class Exchange:
             self._answer(mine.half, mine.body, half.attempt)
         else:
             self._measure(mine, half, now)
-        scale = self._guard.scale(self.peer.id, mine.patch, theirs)
-        theirs.add_to(self._x, 0.5 * scale)
-        mine.patch.add_to(self._x, -0.5 * scale)
+        scale = self._guard.merge(self.peer.id, mine.patch, theirs, self._x)
         # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
         # ends add the lower id's half first. Hence one reference, to the bit.
         first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)

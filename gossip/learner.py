@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from math import nan
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -33,6 +34,7 @@ OptimizerOf = Callable[[Iterable[nn.Parameter]], Optimizer]
 Prepare = Callable[[Any], Tensor]
 Answer = Callable[[Tensor], object]
 
+PROBED = 64  # samples; a guess
 EVALUATION_BATCH = 1024  # samples a forward pass; bounds memory; a guess
 
 
@@ -85,6 +87,17 @@ class Answering(Protocol):
         An input is the bytes of a file or a value of JSON; the learner says which. Raises
         ValueError, with the reason, for one that it cannot read.
         """
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a learner may do besides: measure models that are not its own, so that its node can tell
+    whom to trust (`gossip.trust`)."""
+
+    def probe(self, parameters: Tensor) -> tuple[float, float]:
+        """The losses of (n,) float32 and of the model in use, which stays in use, on one small
+        batch that is always the same."""
         ...
 
 
@@ -189,6 +202,7 @@ class TorchLearner:
         self._vectors = torch.device(device)
         self._drift = _drift_correction(self.optimizer, steps, drift_correction)
         self._pass: Iterator[Batch] = iter(())
+        self._probed: list[Batch] = []  # the first that were trained on
         self._seeds = None if seed is None else torch.Generator().manual_seed(seed)
 
     @property
@@ -257,6 +271,30 @@ class TorchLearner:
             ]
         return [self.answer(output) for piece in outputs for output in piece]
 
+    def probe(self, parameters: Tensor) -> tuple[float, float]:
+        """The losses of (n,) float32 and of the model in use, on the first samples trained on.
+
+        NaN before there are any. Two forward passes; the model is written to and put back.
+        """
+        ours = self._probed_loss()
+        mine = self.parameters()
+        load(self.model, parameters, self._selection)
+        try:
+            return self._probed_loss(), ours
+        finally:
+            load(self.model, mine, self._selection)
+
+    def _probed_loss(self) -> float:
+        device = self._device()
+        if not self._probed:
+            return nan
+        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
+            losses = [
+                float(self.loss(self.model(inputs.to(device)), targets.to(device)))
+                for inputs, targets in self._probed
+            ]
+        return sum(losses) / len(losses)
+
     def _train(self) -> int:
         self.model.train()
         device = self._device()
@@ -282,6 +320,8 @@ class TorchLearner:
                 f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or "
                 f"can be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
             )
+        if sum(len(inputs) for inputs, _ in self._probed) < PROBED:
+            self._probed.append(batch)
         return batch
 
     def _device(self) -> torch.device:

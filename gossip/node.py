@@ -5,7 +5,8 @@
 
 The training thread runs one round after another: take over what was merged, train, hand the model
 to the event loop, which syncs it with the agent in between. Merges that arrive during a round wait
-in the agent's vector; training never waits for the network.
+in the agent's vector; training never waits for the network. With `merge="clipped"` a round begins
+with a look at one neighbour's model (`gossip.trust`), if the learner can `probe`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -23,12 +25,15 @@ from torch import Tensor
 from gossip.config import Config
 from gossip.errors import NotFinite
 from gossip.host import Host
-from gossip.learner import Learner, Resumable
+from gossip.learner import Learner, Probing, Resumable
 from gossip.prediction import Predictor
 from gossip.prediction_api import PredictionApi
 from gossip.routes import Route
+from gossip.trust import Probe
+from p2p import PeerId
 
 Result = TypeVar("Result")
+Verdict = tuple[PeerId, float, float]  # what `Agent.judge` takes
 
 log = logging.getLogger("gossip")
 
@@ -102,7 +107,11 @@ class Node(Host):
             await self._take_over(self.agent.handed_out)
             await self._resume()
         while True:
-            parameters, samples = await self._in_thread(self._round)
+            probe = self.agent.probe() if isinstance(self._learner, Probing) else None
+            parameters, samples, verdict = await self._in_thread(partial(self._round, probe))
+            del probe
+            if verdict is not None:
+                self.agent.judge(*verdict)
             try:
                 merged = self.sync(parameters, samples)
             except NotFinite as error:
@@ -135,10 +144,13 @@ class Node(Host):
                     error,
                 )
 
-    def _round(self) -> tuple[Tensor, int]:
+    def _round(self, probe: Probe | None) -> tuple[Tensor, int, Verdict | None]:
         """In the training thread."""
+        verdict = None
+        if probe is not None and isinstance(self._learner, Probing):
+            verdict = (probe.peer, *self._learner.probe(probe.parameters))
         samples = self._learner.train()
-        return self._learner.parameters(), samples
+        return self._learner.parameters(), samples, verdict
 
     async def _take_over(self, merged: Tensor) -> None:
         """Nothing else calls `sync` meanwhile, so its buffer stays as it is."""

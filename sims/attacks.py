@@ -26,6 +26,8 @@ from gossip.learner import Batch, Learner, TorchLearner
 from gossip.vector import Layout
 from sims.simulation import MakeLearner, Simulation
 
+LOUDEST = 1e18  # a lie's coordinate: their sums stay finite, for the liar itself as well
+
 Forge = Callable[[Tensor, Tensor], Tensor]  # from what was loaded last and what training made of it
 
 
@@ -57,6 +59,7 @@ class Liar:
         """Train, and forge the outcome."""
         samples = self._learner.train()
         self._said = self._forge(self._start, self._learner.parameters())
+        self._said = self._said.clamp(-LOUDEST, LOUDEST)
         self._learner.load(self._said)
         self._start = self._said
         return samples

@@ -24,7 +24,7 @@ from torch import Tensor
 from gossip.agent import Agent, AgentConfig, AgentStats
 from gossip.errors import NotFinite
 from gossip.exchange import Receipt
-from gossip.learner import Learner, Resumable
+from gossip.learner import Learner, Probing, Resumable
 from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
 from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
@@ -340,6 +340,10 @@ class Simulation:
         if load:
             node.learner.load(merged)
         node.handed_out = merged
+        if isinstance(node.agent, Agent) and isinstance(node.learner, Probing):
+            probe = node.agent.probe()
+            if probe is not None:
+                node.agent.judge(probe.peer, *node.learner.probe(probe.parameters))
         self._train_later(node)
 
     def _publish(self, node: SimulatedNode, agent: Participant) -> None:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from gossip.agent import Agent, AgentConfig, ModelAdopted
-from gossip.errors import NotFinite
+from gossip.codec import decode
+from gossip.errors import CodecError, NotFinite
 from gossip.exchange import ExchangeCompleted, LinkOpened, ModelMismatched, PayloadRejected
+from gossip.messages import TABLE as LEARNING
+from gossip.messages import Half
 from gossip.vector import Layout
 from p2p import (
     Address,
@@ -358,3 +361,68 @@ def test_nonsense_in_a_payload_is_held_against_whoever_has_proven_to_have_sent_i
     rejected = [] if payload == b"\x91\x7e" else [PayloadRejected] * 2
     assert events == rejected + [PeerGraylisted, PeerDown] * blamed
     assert (a.me.id in b.links) is not blamed
+
+
+def carry(a: Agent, b: Agent, now: float, forge: Callable[[bytes], bytes]) -> list[object]:
+    """Between two agents that have proven who they are; what b says of it. a's payloads are forged
+    on the way."""
+    events: list[object] = []
+    while packets := [(one, packet) for one in (a, b) if (packet := one.poll_transmit())]:
+        for sender, packet in packets:
+            data = forge(packet.data) if sender is a else packet.data
+            arrived = Packet(sender.me.address, data, packet.channel, sender.me.id)
+            happened = (b if sender is a else a).receive(arrived, now)
+            events += happened if sender is a else []
+    return events
+
+
+def as_it_is(data: bytes) -> bytes:
+    return data
+
+
+def with_nan(data: bytes) -> bytes:
+    """A half whose table of values says NaN throughout; anything else as it is."""
+    if not isinstance(message := TABLE.decode(memoryview(data))[0], Payload):
+        return data
+    payload = TABLE.decode(memoryview(data))[1]
+    half, body = LEARNING.decode(payload)
+    if not isinstance(half, Half) or not half.n:
+        return data
+    patch = bytes(body)
+    for at in range(len(patch)):
+        forged = patch[:at] + b"\xc0\x7f" + patch[at + 2 :]
+        try:
+            decode(forged, SIZE)
+        except CodecError as error:
+            if "NaN" in str(error):
+                return TABLE.encode(message, LEARNING.encode(half, forged))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("lie", "forge", "reason"),
+    [(1e31, as_it_is, "no model's"), (1.0, with_nan, "NaN or infinity")],
+    ids=["oversized", "not finite"],
+)
+def test_a_difference_that_no_model_has_is_refused_and_held_against_its_sender(
+    lie: float, forge: Callable[[bytes], bytes], reason: str
+) -> None:
+    a, b = agent(0, normal(0)), agent(1, normal(1), conduct=Conduct())
+    a.swarm.join([b.me.address], 0.0)
+    carry(a, b, 0.0, as_it_is)
+    for one in (a, b):
+        one.sync(one.x.clone(), 1, 1.0)
+    carry(a, b, 1.0, as_it_is)
+    before = b.x.clone()
+    lying = a.x.clone()
+    lying[7] += lie
+    a.sync(lying, 1, 2.0)
+    events = carry(a, b, 2.0, forge)
+    a.handle_timeout(30.0)
+    events += carry(a, b, 30.0, forge)
+    rejected = [event for event in events if isinstance(event, PayloadRejected)]
+    assert len(rejected) == 2
+    assert all(reason in event.reason for event in rejected)
+    assert torch.equal(b.x, before)
+    assert any(isinstance(event, PeerGraylisted) for event in events)
+    assert a.me.id not in b.links

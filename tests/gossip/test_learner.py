@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from math import isnan
 
 import pytest
 import torch
@@ -217,6 +218,38 @@ def test_evaluation_does_not_disturb_the_training() -> None:
         other.train()
         other.evaluate()
     assert torch.equal(one.parameters(), other.parameters())
+
+
+def test_a_probe_tells_the_losses_of_both_models_on_the_first_samples() -> None:
+    one = trained(learner(), 3)
+    other = trained(learner(network(1)), 30).parameters()
+    theirs, ours = one.probe(other)
+    assert theirs < ours
+    assert one.probe(one.parameters()) == (ours, ours)
+    assert one.probe(other) == (theirs, ours), "the samples are always the same"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_probe_leaves_randomness_training_mode_and_parameters_as_they_were(
+    dtype: torch.dtype,
+) -> None:
+    one, undisturbed = (
+        (trained(learner(network(dropout=0.5, norm=True).to(dtype), seed=3), 1) for _ in range(2))
+        if dtype == torch.float32
+        else (learner(network().to(dtype)) for _ in range(2))
+    )
+    before, state = one.parameters(), torch.get_rng_state()
+    one.probe(-before)
+    assert torch.equal(one.parameters(), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.model.training == undisturbed.model.training
+    if dtype == torch.float32:
+        assert torch.equal(trained(one, 2).parameters(), trained(undisturbed, 2).parameters())
+
+
+def test_before_there_are_samples_a_probe_tells_nothing() -> None:
+    one = learner()
+    assert all(map(isnan, one.probe(one.parameters())))
 
 
 def test_a_large_test_set_is_evaluated_as_a_whole() -> None:

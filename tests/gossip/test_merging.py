@@ -22,7 +22,7 @@ def of_length(length: float) -> Patch:
 
 
 def asked(guard: Guard, peer: int, length: float) -> float:
-    return guard.scale(IDS[peer], of_length(length), of_length(length))
+    return guard.merge(IDS[peer], of_length(length), of_length(length), torch.zeros(SIZE))
 
 
 class Pair:
@@ -154,3 +154,83 @@ def test_a_clipped_exchange_is_taken_back_exactly() -> None:
     assert [type(event) for event in events].count(ExchangeUndone) == 1
     assert any(isinstance(event, LinkOpened) for event in events)
     assert torch.allclose(pair.x[0], before, rtol=0, atol=1e-12)
+
+
+def test_a_doubted_neighbour_moves_us_less_and_the_reference_as_ever() -> None:
+    pair = Pair(cautious(100.0))
+    for peer in IDS[1:]:
+        pair.guard.trust.judge(peer, 1.0, 1.0)
+    for _ in range(20):
+        pair.guard.trust.judge(IDS[1], 1.0, 0.1)
+    pair.exchange()
+    mine, theirs = (link.reference for link in pair.links)
+    assert mine is not None
+    assert theirs is not None
+    assert torch.equal(mine, theirs)
+    assert 0 < float(pair.x[0].norm()) < 1e-3, "it was 0"
+    assert float(pair.x[1].norm()) < 0.9 * SIZE**0.5, "it was 1 everywhere"
+
+
+# trimmed -----------------------------------------------------------------------------------------
+
+
+def trimming() -> Guard:
+    motion = Motion()
+    motion.measure(1e6)
+    return Guard("trimmed", motion)
+
+
+def moved(guard: Guard, peer: int, *theirs: float) -> list[float]:
+    """What half of a dense difference of theirs, and nothing of ours, makes of zeros."""
+    x = torch.zeros(len(theirs))
+    guard.merge(
+        IDS[peer],
+        Patch(len(theirs), None, torch.zeros_like(x)),
+        Patch(len(theirs), None, 2 * torch.tensor(theirs)),
+        x,
+    )
+    return x.tolist()
+
+
+def test_in_each_coordinate_nobody_goes_beyond_all_others() -> None:
+    guard = trimming()
+    for peer in range(4):
+        moved(guard, peer, 1.0, -1.0, float(peer))
+    assert moved(guard, 4, 2.0, -2.0, 1.5) == [1.0, -1.0, 1.5]
+
+
+def test_who_pulls_alone_pulls_nothing() -> None:
+    guard = trimming()
+    for peer in range(4):
+        moved(guard, peer, -1.0)
+    assert moved(guard, 4, 9.0) == [0.0]
+
+
+def test_with_two_links_nothing_is_trimmed() -> None:
+    guard = trimming()
+    assert [moved(guard, peer, 9.0 * peer) for peer in (0, 1)] == [[0.0], [9.0]]
+
+
+def test_the_moves_of_who_is_gone_count_no_more() -> None:
+    guard = trimming()
+    for peer in range(3):
+        moved(guard, peer, 1.0)
+    guard.forget(IDS[0])
+    guard.forget(IDS[1])
+    assert moved(guard, 3, 9.0) == [9.0]
+
+
+def test_references_stay_equal_where_exchanges_are_trimmed_and_an_end_is_deaf() -> None:
+    pair = Pair(trimming())
+    for _ in range(3):
+        pair.exchange()
+    pair.links[1].start(0.0)
+    pair.carry(deaf=1)
+    before = pair.x[0].clone()
+    pair.connect()
+    assert torch.equal(pair.x[0], before), "what was trimmed is not taken back"
+    pair.exchange()
+    mine, theirs = (link.reference for link in pair.links)
+    assert mine is not None
+    assert theirs is not None
+    assert torch.equal(mine, theirs)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from gossip.agent import AgentConfig
+from gossip.agent import Agent, AgentConfig
 from gossip.errors import ConfigError
 from gossip.learner import Batches, TorchLearner
+from gossip.merging import Merge
 from gossip.vector import Layout
 from sims.attacks import (
     Liar,
@@ -154,11 +155,17 @@ def test_an_unknown_attack_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale"),
-    [("sign-flip", 20), ("noise", None)],
+    ("name", "scale", "merge"),
+    [
+        ("sign-flip", 20, "clipped"),
+        ("noise", None, "clipped"),
+        ("noise", None, "trimmed"),
+    ],
 )
-def test_clipped_merging_keeps_honest_nodes_able(name: str, scale: float | None) -> None:
-    config = SimulationConfig(agent=AgentConfig(merge="clipped"))
+def test_guarded_merging_keeps_honest_nodes_able(
+    name: str, scale: float | None, merge: Merge
+) -> None:
+    config = SimulationConfig(agent=AgentConfig(merge=merge))
     simulation = Simulation(0, None, config)
     for index in range(5):
         make = partial(learner, index)
@@ -169,3 +176,24 @@ def test_clipped_merging_keeps_honest_nodes_able(name: str, scale: float | None)
         simulation.run(0.2)
     simulation.run(8)
     assert simulation.report().accuracy_min > 0.7  # chance is 0.5
+    liar = simulation.nodes[2].peer.id
+    agents = [node.agent for node in simulation.live if not node.hostile]
+    trust = {
+        peer: one.guard.trust.of(peer)
+        for one in agents
+        if isinstance(one, Agent)
+        for peer in one.links
+    }
+    if liar in trust:
+        assert trust.pop(liar) < min(0.2, *trust.values())
+
+
+def test_who_merges_everything_looks_at_nobody() -> None:
+    simulation = Simulation(0)
+    for index in range(2):
+        simulation.add(partial(learner, index))
+    simulation.run(3)
+    one = simulation.nodes[0].agent
+    assert isinstance(one, Agent)
+    assert one.links
+    assert one.probe() is None
