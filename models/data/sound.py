@@ -45,7 +45,8 @@ def decode(data: bytes, place: str = "the sound") -> Sound:
 
 def _decoded(raw: bytes, width: int) -> NDArray[np.float32]:
     if width == 1:
-        return (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+        around = np.frombuffer(raw, np.uint8).astype(np.float32) - np.float32(128)
+        return around / np.float32(128)
     if width == 3:  # no such dtype: the bytes become the upper three of four
         padded = np.zeros((len(raw) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)

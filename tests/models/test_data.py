@@ -260,5 +260,5 @@ def test_a_stream_holds_no_more_than_its_buffer() -> None:
 
 
 def test_a_store_that_is_not_installed_is_named_with_what_to_install() -> None:
-    with pytest.raises(DataError, match="gcsfs for gs://"):
-        files.contents("gs://bucket/key")
+    with pytest.raises(DataError, match="needs a package for each kind of store"):
+        files.contents("nosuch://bucket/key")
