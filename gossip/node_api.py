@@ -51,6 +51,7 @@ class NodeApi:
                 answer=self._events,
             ),
             *AccessApi(node.access).routes,
+            answering("trust", "Which share of what each neighbour says is taken.", self._trust),
             answering("audit", "The last lines of the audit log, unchecked.", self._audit),
             Route(
                 method="GET",
@@ -105,6 +106,11 @@ class NodeApi:
 
     def _learning(self) -> dict[str, object]:
         return self.observer.history.columns()
+
+    def _trust(self) -> dict[str, object]:
+        agent = self._node.agent
+        believed = {str(peer): round(agent.guard.trust.of(peer), 4) for peer in agent.links}
+        return {"trust": believed}
 
     def _logs(self) -> dict[str, object]:
         return {"lines": list(self.observer.lines)}

@@ -28,13 +28,14 @@ export function open(main) {
     make("h2", {}, "Audit log"), make("div", { class: "bar" }, make("button", { onclick: verify }, "Verify"), verdict), log);
 
   async function update() {
-    const [status, scores, bans, audit] = await Promise.all(["status", "scores", "bans", "audit"].map((path) => ask(path)));
+    const [status, scores, trust, bans, audit] = await Promise.all(["status", "scores", "trust", "bans", "audit"].map((path) => ask(path)));
     renew(body,
       make("p", {}, `Who may come in: ${status.access.mode}. ${status.access.handshakes} handshakes succeeded, ${status.access.handshakes_failed} failed; ${status.access.dropped} packets were too many or from outcasts, ${status.access.unopened} no session opens.`),
       make("h2", {}, "Scores"),
       scores.scores.length
         ? table([["peer", "wrap"], ["faults within the hour", "number"], ["standing"]], scores.scores.map((one) => [make("code", {}, one.id), `${one.faults}`, one.standing]))
         : make("p", { class: "faint" }, "Nobody has erred."),
+      ...doubts(trust.trust),
       make("h2", {}, "Kept out"),
       bans.bans.length
         ? table([["who", "wrap"], ["how long"], ["why", "wrap"], [""]], bans.bans.map((one) => [make("code", {}, one.who),
@@ -48,6 +49,12 @@ export function open(main) {
   }
 
   return { update };
+}
+
+// Of whom less than all is taken: their models do badly on this node's samples.
+function doubts(trust) {
+  const rows = Object.entries(trust).filter(([, share]) => share < 0.995).map(([peer, share]) => [make("code", {}, peer), `${(100 * share).toFixed(0)} %`]);
+  return rows.length ? [make("h2", {}, "Believed in part"), table([["neighbour", "wrap"], ["of what it says", "number"]], rows)] : [];
 }
 
 function details(rest) {

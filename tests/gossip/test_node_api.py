@@ -173,6 +173,7 @@ def test_what_it_tells_about_learning_and_security(tmp_path: Path) -> None:
                 len(history["time"])
             }
             assert (await ask("/api/v1/scores"))[1] == {"scores": [], "dropped": 0}
+            assert (await ask("/api/v1/trust"))[1] == {"trust": {}}
             code, log = await ask("/api/v1/audit")
             assert (code, log["kept"]) == (200, True)
             assert "start" in [line["type"] for line in log["lines"]]
