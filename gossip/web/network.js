@@ -43,7 +43,7 @@ export function open(main) {
     const { width, height } = svg.getBoundingClientRect();
     const reach = (axis) => Math.max(60, ...nodes.map((node) => Math.abs(node[axis] ?? 0))) + 44;
     const scale = Math.max((2 * reach("x")) / width, (2 * reach("y")) / height, 0.6);
-    svg.style.setProperty("--scale", scale);
+    svg.style.setProperty("--scale", scale * Math.min(1, (NAMED / nodes.length) ** 0.25));
     const [across, down] = [width * scale, height * scale];
     svg.setAttribute("viewBox", `${-across / 2} ${-down / 2} ${across} ${down}`);
     for (const link of graph.links) {
