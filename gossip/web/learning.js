@@ -48,6 +48,7 @@ export function open(main) {
   return {
     async update() {
       const history = await ask("learning");
+      if (!charts.isConnected) return; // another page was opened meanwhile
       if (drawn && history.time.at(-1) === drawn.time.at(-1)) return;
       drawn = history;
       extend();

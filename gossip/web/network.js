@@ -41,6 +41,7 @@ export function open(main) {
     // Drawn around the middle, in as many units as it takes to hold all of it.
     const nodes = [...graph.nodes.values()];
     const { width, height } = svg.getBoundingClientRect();
+    if (!width || !height) return; // nobody sees it
     const reach = (axis) => Math.max(60, ...nodes.map((node) => Math.abs(node[axis] ?? 0))) + 44;
     const scale = Math.max((2 * reach("x")) / width, (2 * reach("y")) / height, 0.6);
     svg.style.setProperty("--scale", scale * Math.min(1, (NAMED / nodes.length) ** 0.25));
@@ -168,6 +169,7 @@ export function open(main) {
   return {
     async update() {
       const known = await ask("peers");
+      if (!svg.isConnected) return; // another page was opened meanwhile
       const changed = renew(known);
       choose(known);
       paint();
