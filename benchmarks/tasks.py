@@ -14,7 +14,8 @@ same weights.
 than the same exchanges would have taken densely in float32; pings and records are counted. Where
 users differ from node to node (recommend), central is the mean over the same users.
 
-Gates: at least 80 % closed with at least 30 times fewer bytes. Rows that need espeak-ng or a
+Gates: at least 80 % closed with at least 30 times fewer bytes. One is missed: text, which closes
+45 % in 250 rounds, at 85 times fewer bytes. Rows that need espeak-ng or a
 package index are left out, with a word, where there is none.
 """
 

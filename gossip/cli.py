@@ -40,12 +40,13 @@ def demo(nodes: int, seconds: float, json_: bool) -> None:
     alone it cannot tell the others apart.
     """
     from gossip import demo as swarm
+    from gossip.processes import DaemonFailed
 
     # Otherwise SIGTERM would end this process alone and leave the nodes to themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = swarm.run(nodes, seconds)
-    except swarm.DemoFailed as error:
+    except DaemonFailed as error:
         fail(error, UNEXPECTED)
     except KeyboardInterrupt:
         fail("interrupted; all nodes are stopped", INTERRUPTED)

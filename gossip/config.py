@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +34,7 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
 
 
+Kind = TypeVar("Kind")
 Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]  # one may stand alone
 
 
@@ -132,27 +133,38 @@ def read(path: Path | None, **overrides: object) -> Config:
     """
     table: dict[str, Any] = {}
     if path is not None:
-        try:
-            table = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from None
+        table = read_table(path)
         check(table, str(path))  # apart, so that the file is not blamed for the command line
     given = {key: value for key, value in overrides.items() if value is not None}
     return check(table | given, "the command line")
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
 def check(table: Mapping[str, Any], source: str) -> Config:
     """Make a Config of values by name, nested or not. Raises ConfigError, which names `source`."""
-    problems = _unknown_keys(table, Config)
-    try:
-        config = TypeAdapter(Config).validate_python(dict(table))
-    except ValidationError as error:
-        problems += map(_described, error.errors())
-    if problems:
+    config, problems = settle(table, Config)
+    if config is None:
         raise ConfigError(f"{source}: {'; '.join(problems)}")
     return config
+
+
+def settle(table: Mapping[str, Any], kind: type[Kind]) -> tuple[Kind | None, list[str]]:
+    """Make a dataclass of values by name, nested or not; or None, and all that is wrong."""
+    problems = _unknown_keys(table, kind)
+    try:
+        made = TypeAdapter(kind).validate_python(dict(table))
+    except ValidationError as error:
+        return None, problems + list(map(_described, error.errors()))
+    return (None if problems else made), problems
 
 
 def _described(problem: ErrorDetails) -> str:
@@ -172,6 +184,12 @@ def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: str = "") -> lis
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {prefix}{near[0]}?" if near else ""
             problems.append(f"there is no setting {prefix}{key}{hint}")
-        elif is_dataclass(types[key]) and isinstance(value, dict):
+            continue
+        several: list[Any] = [each for each in get_args(types[key]) if is_dataclass(each)]
+        if is_dataclass(types[key]) and isinstance(value, dict):
             problems += _unknown_keys(value, types[key], f"{prefix}{key}.")
+        elif several and isinstance(value, list):
+            for place, entry in enumerate(value):
+                if isinstance(entry, dict):
+                    problems += _unknown_keys(entry, several[0], f"{prefix}{key}.{place}.")
     return problems

@@ -6,10 +6,6 @@ Nothing here is a simulation: the nodes are started, asked and stopped as an ope
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -20,87 +16,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gossip import client
+from gossip.processes import Daemon, kill
 from gossip.target import build, load
 
 TARGET = "models.digits:learner"
-START_TIMEOUT = 120.0  # seconds until a node must answer; importing torch takes 3 to 20
-STOP_TIMEOUT = 30.0  # seconds from SIGTERM to exit
 ALONE_ROUNDS = 500  # of training for the comparison; two classes are learnt in a fraction of it
-
-
-class DemoFailed(Exception):
-    """A node did not start or did not end well; the text holds what it said."""
-
-
-class _Daemon:
-    """One node: its process, and what it takes to start it again."""
-
-    def __init__(self, directory: Path, index: int, nodes: int, seconds: float) -> None:
-        self.index = index
-        self.known: dict[str, Any] = {}  # its last status
-        self._state_dir = directory / f"node{index}"
-        self._stderr = directory / f"node{index}.log"
-        self._command = [sys.executable, "-P", "-m", "gossip", "run", TARGET, "--json"]
-        self._command += ["--shard", f"{index}/{nodes}", "--state-dir", str(self._state_dir)]
-        self._command += ["--option", "split=shards", "--option", f"classes={_classes(nodes)}"]
-        # Should the demo itself be killed, its nodes end some time later.
-        most = seconds + START_TIMEOUT + STOP_TIMEOUT
-        self._command += ["--seconds", str(most)]
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self, join: str | None) -> None:
-        """Start the process, for the first time or from what its state directory holds."""
-        with self._stderr.open("a") as log:
-            self.process = subprocess.Popen(
-                self._command + (["--join", join] if join else []),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,  # Ctrl-C is for us; we stop the nodes in good order
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-
-    @property
-    def killed(self) -> bool:
-        """Whether somebody has killed it. Raises DemoFailed if it has ended by itself."""
-        code = self.process.poll() if self.process else None
-        if code is not None and code >= 0:
-            raise DemoFailed(f"a node ended with code {code}:\n{self._stderr.read_text()}")
-        return code is not None
-
-    def ask(self) -> bool:
-        """Learn its status; False while it does not answer."""
-        try:
-            self.known = client.status(self._state_dir, None)
-        except client.Unreachable:
-            return False
-        return True
-
-    def wait(self) -> None:
-        """Until it answers."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            if self.killed:
-                raise DemoFailed(f"a node was killed while it started:\n{self._stderr.read_text()}")
-            if self.ask():
-                return
-            time.sleep(0.1)
-        raise DemoFailed(f"a node did not answer within {START_TIMEOUT:.0f} s")
-
-    def stop(self) -> dict[str, Any]:
-        """Its last words; send SIGTERM before."""
-        assert self.process is not None
-        try:
-            printed, _ = self.process.communicate(timeout=STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise DemoFailed(f"a node did not stop within {STOP_TIMEOUT:.0f} s") from None
-        if self.process.returncode != 0:
-            raise DemoFailed(
-                f"a node ended with code {self.process.returncode}:\n{self._stderr.read_text()}"
-            )
-        found: dict[str, Any] = json.loads(printed)
-        return found
 
 
 def run(nodes: int, seconds: float) -> dict[str, Any]:
@@ -108,8 +28,11 @@ def run(nodes: int, seconds: float) -> dict[str, Any]:
     console = Console(stderr=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossip-demo-")))
-        daemons = [_Daemon(directory, index, nodes, seconds) for index in range(nodes)]
-        stack.callback(_kill, daemons)
+        shards = ("--option", "split=shards", "--option", f"classes={_classes(nodes)}")
+        daemons = [
+            Daemon(directory, index, nodes, seconds, TARGET, *shards) for index in range(nodes)
+        ]
+        stack.callback(kill, daemons)
         console.print(f"starting {nodes} nodes ...")
         daemons[0].start(None)
         daemons[0].wait()
@@ -128,7 +51,7 @@ def _classes(nodes: int) -> int:
     return max(2, -(-10 // nodes))
 
 
-def _watch(daemons: list[_Daemon], seconds: float, console: Console) -> None:
+def _watch(daemons: list[Daemon], seconds: float, console: Console) -> None:
     """Show progress until the time is over. Who is killed is started again, as init would."""
     deadline = time.monotonic() + seconds
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -157,24 +80,13 @@ def _progress(statuses: list[dict[str, Any]], left: float) -> Table:
     return table
 
 
-def _stop(daemons: list[_Daemon]) -> list[dict[str, Any]]:
+def _stop(daemons: list[Daemon]) -> list[dict[str, Any]]:
     for daemon in daemons:
         daemon.wait()  # somebody may have killed it just now
     for daemon in daemons:
         if daemon.process is not None:
             daemon.process.terminate()
     return [daemon.stop() for daemon in daemons]
-
-
-def _kill(daemons: list[_Daemon]) -> None:
-    """Leave nothing behind, whatever went wrong."""
-    started = [daemon.process for daemon in daemons if daemon.process is not None]
-    for process in started:
-        process.kill()
-    for process in started:
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def _row(status: dict[str, Any], index: int, nodes: int) -> dict[str, Any]:

@@ -78,6 +78,17 @@ class Resumable(Protocol):
 
 
 @runtime_checkable
+class Probing(Protocol):
+    """What a learner may do besides: measure models that are not its own, so that its node can tell
+    whom to trust (`gossip.trust`)."""
+
+    def probe(self, parameters: Tensor) -> tuple[float, float]:
+        """The losses of (n,) float32 and of the model in use, which stays in use, on one small
+        batch that is always the same."""
+        ...
+
+
+@runtime_checkable
 class Answering(Protocol):
     """What a learner may do besides: answer raw inputs, for whoever serves it."""
 
@@ -87,17 +98,6 @@ class Answering(Protocol):
         An input is the bytes of a file or a value of JSON; the learner says which. Raises
         ValueError, with the reason, for one that it cannot read.
         """
-        ...
-
-
-@runtime_checkable
-class Probing(Protocol):
-    """What a learner may do besides: measure models that are not its own, so that its node can tell
-    whom to trust (`gossip.trust`)."""
-
-    def probe(self, parameters: Tensor) -> tuple[float, float]:
-        """The losses of (n,) float32 and of the model in use, which stays in use, on one small
-        batch that is always the same."""
         ...
 
 
@@ -260,17 +260,6 @@ class TorchLearner:
                 **{name: float(value) for name, value in self.metrics(outputs, targets).items()},
             }
 
-    def predict(self, raw: Sequence[Any]) -> list[object]:
-        """One answer to each raw input; ValueError for one that cannot be read."""
-        device = self._device()
-        inputs = [self.prepare(one) for one in raw]
-        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
-            outputs = [
-                self.model(torch.stack(inputs[start : start + EVALUATION_BATCH]).to(device)).cpu()
-                for start in range(0, len(inputs), EVALUATION_BATCH)
-            ]
-        return [self.answer(output) for piece in outputs for output in piece]
-
     def probe(self, parameters: Tensor) -> tuple[float, float]:
         """The losses of (n,) float32 and of the model in use, on the first samples trained on.
 
@@ -294,6 +283,17 @@ class TorchLearner:
                 for inputs, targets in self._probed
             ]
         return sum(losses) / len(losses)
+
+    def predict(self, raw: Sequence[Any]) -> list[object]:
+        """One answer to each raw input; ValueError for one that cannot be read."""
+        device = self._device()
+        inputs = [self.prepare(one) for one in raw]
+        with _private_randomness(device), _evaluation_mode(self.model), torch.no_grad():
+            outputs = [
+                self.model(torch.stack(inputs[start : start + EVALUATION_BATCH]).to(device)).cpu()
+                for start in range(0, len(inputs), EVALUATION_BATCH)
+            ]
+        return [self.answer(output) for piece in outputs for output in piece]
 
     def _train(self) -> int:
         self.model.train()

@@ -7,7 +7,7 @@ alone; the order of the samples depends on the shard as well. The test set is th
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -103,6 +103,7 @@ def divide(
     raise ValueError(f"split must be 'iid', 'dirichlet' or 'shards', not {split!r}")
 
 
+@cache  # a simulation makes a thousand learners
 def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """All images, (1797, 8, 8) in [0, 1], and their labels."""
     try:

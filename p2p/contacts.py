@@ -120,8 +120,11 @@ class Contacts:
                 if seed not in self._timers and not self._links.knows(seed)
             ),
         ]
-        most = 1 if self._links.up else ALONE
-        for target in self._rng.sample(targets, min(most, len(targets))):
+        # Who is alone asks all of them in turn: whoever fails again goes to the end.
+        asked = (
+            self._rng.sample(targets, min(1, len(targets))) if self._links.up else targets[:ALONE]
+        )
+        for target in asked:
             self._links.request(target, now, extra=isinstance(target, Peer))
 
     # timers --------------------------------------------------------------------------------------

@@ -98,6 +98,11 @@ class Links:
         return self._config.most - sum(1 for _ in hopeful)
 
     @property
+    def full(self) -> bool:
+        """Whether as many links are up as there may be."""
+        return len(self.up) >= self._config.most
+
+    @property
     def lacks_ours(self) -> bool:
         """Whether too few of the links that are up are with peers that we chose."""
         return sum(link.ours for link in self.up.values()) < self._kept
@@ -324,7 +329,7 @@ class Links:
             return []
         assert link.peer is not None
         events: list[LinkEvent] = []
-        if len(self.up) >= self._config.most:
+        if self.full:
             loser = self.up.get(link.gives_way) if link.gives_way else None
             loser = loser or self._loser(link.instead)
             if loser is None:

@@ -434,11 +434,11 @@ class Swarm:
 
     def _repair(self, now: float) -> None:
         """Ask somebody for a link if one is missing."""
-        if self._links.room <= 0:
+        if self._links.full:
             return  # the next link that goes down starts this again
         # half as many as are missing, since who has no room gives us a place between two; who has
         # no link at all takes no such care
-        missing = self._links.room
+        missing = max(0, self._links.room)  # none while links are being made, which may fail
         most = (missing + 1) // 2 if self._links.up else 2 * missing
         for candidate in self._overlay.candidates(most):
             self._links.request(candidate, now)
@@ -448,7 +448,7 @@ class Swarm:
 
     def _repair_soon(self, now: float) -> None:
         self._repair_delay = self._config.repair_every
-        if self._links.room > 0:
+        if not self._links.full:
             self._timers.set("repair", now + self._jitter(self._repair_delay / 2))
 
     def _later(self, timer: Timer, delay: float, now: float) -> None:

@@ -45,6 +45,11 @@ class Liar:
         """The layout of the model."""
         return self._learner.layout
 
+    @property
+    def honest(self) -> Learner:
+        """The learner under the lie."""
+        return self._learner
+
     def parameters(self) -> Tensor:
         """What it wants others to believe, (n,)."""
         return self._said.clone()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,33 +13,26 @@ import click
 from gossip import client
 from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
 from gossip.run_command import options
+from sims.experiment import ALGORITHMS, ATTACKS
+from sims.lab_commands import compare, replay, sweep
+from sims.topology import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from gossip.learner import Learner
+    from sims.experiment import Experiment
     from sims.report import Report
-    from sims.simulation import Simulation
 
-SCENARIOS = ("steady", "churn", "partition")
-ALGORITHMS = (
-    "shared-reference",
-    "isolated",
-    "all-reduce",
-    "d-psgd",
-    "choco",
-    "edge-choco",
-    "ad-psgd",
-    "el-local",
-    "el-oracle",
-    "push-sum",
-    "noloco",
-)
-ATTACKS = ("sign-flip", "noise", "label-flip", "replay", "little")
-TARGET = "models.digits:learner"
-JOIN_OVER = 2.0  # virtual seconds in which the nodes start
-STEPS = 20  # of the progress bar
-EVALUATE_EVERY = 5.0  # virtual seconds, where somebody wants to see it; as often as real nodes do
+FLAGS = {  # of `run`, and what they set
+    "nodes": "nodes",
+    "seconds": "seconds",
+    "seed": "seed",
+    "target": "learner",
+    "option": "options",
+    "loss": "network.loss",
+    "algorithm": "algorithm",
+    "attack": "attack",
+    "attackers": "attackers",
+    "topology": "topology.kind",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,38 +41,71 @@ def main() -> None:
     """Simulate a swarm in virtual time, with the agents and the bytes of real nodes."""
 
 
+for command in (sweep, compare, replay):
+    main.add_command(command)
+
+
 @main.command()
-@click.argument("scenario", type=click.Choice(SCENARIOS))
-@click.option("--nodes", type=click.IntRange(2, 65536), default=10, show_default=True)
-@click.option("--seconds", type=Seconds(min=1, max=1e7), default=60.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--target", default=TARGET, show_default=True, metavar="T", help="The learner.")
+@click.argument("experiment", metavar="EXPERIMENT")
+@click.option("--nodes", type=click.IntRange(2, 65536), help="How many.  [10]")
+@click.option("--seconds", type=Seconds(min=1, max=1e7), help="Virtual ones.  [60]")
+@click.option("--seed", type=int, help="Everything is drawn from it.  [0]")
+@click.option("--target", metavar="T", help="The learner.  [models.digits:learner]")
 @click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For it.")
-@click.option("--loss", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
-@click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
-@click.option(
-    "--algorithm", type=click.Choice(ALGORITHMS), default=ALGORITHMS[0], show_default=True
-)
-@click.option("--set", "settings", multiple=True, callback=options, metavar="NAME=VALUE")
+@click.option("--loss", type=click.FloatRange(0, 1, max_open=True), help="Of datagrams.  [0]")
+@click.option("--algorithm", type=click.Choice(ALGORITHMS), help="[shared-reference]")
 @click.option("--attack", type=click.Choice(ATTACKS), help="What attackers do.")
-@click.option("--attackers", type=click.FloatRange(0, 1), default=0.2, show_default=True)
+@click.option("--attackers", type=click.FloatRange(0, 1), help="Share of the nodes.  [0.2]")
+@click.option("--topology", type=click.Choice(KINDS), help="Who may be linked.  [overlay]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=options,
+    metavar="KEY=VALUE",
+    help="Any key of an experiment; repeatable.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Make a run folder.")
+@click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
+@click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
+@click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
 @as_json
-def run(json_: bool, peers: bool, **settings: Any) -> None:
-    """Run SCENARIO: steady, churn (nodes crash and come back) or partition.
+def run(
+    experiment: str,
+    settings: dict[str, str],
+    out: Path | None,
+    figures: bool,
+    sockets: bool,
+    peers: bool,
+    json_: bool,
+    **flags: Any,
+) -> None:
+    """Run EXPERIMENT: a file in TOML, or one of steady, churn (nodes crash and come back) and
+    partition.
 
     \b
     gossip-sim run churn --nodes 20 --seconds 60 --seed 7
-    gossip-sim run steady --nodes 10 --option split=dirichlet --loss 0.1
-    gossip-sim run steady --algorithm choco --set gamma=0.4
+    gossip-sim run exp.toml --set nodes=200 --set topology.kind=torus --out runs/torus
+    gossip-sim run steady --algorithm choco --set settings.gamma=0.4
     gossip-sim run steady --attack sign-flip --attackers 0.2
 
-    --set is for the algorithm: density and bits of ours, gamma of choco. With --attack, a share of
-    the nodes lies, and the report is about the others.
+    settings.NAME is of the algorithm: density and bits of ours, gamma of choco. With an attack, the
+    report is about the honest nodes. With --out the folder gets metrics, models, figures and
+    report.html; Ctrl-C leaves what there is, and the same command plays the run again.
     """
     from gossip.errors import GossipError
+    from sims.laboratory import Diverged
 
+    if sockets and (out is not None or peers):
+        raise click.UsageError("--sockets compares, and makes no folder: leave out --out, --peers")
     try:
-        report, known = _run(peers=peers, **settings)
+        described = _described(experiment, flags, settings)
+        if sockets:
+            _side_by_side(described, json_)
+            return
+        report, known, finished = _run(described, out, figures, peers)
+    except Diverged as error:
+        fail(error, UNEXPECTED)
     except GossipError as error:
         fail(error, CONFIGURATION)
     except KeyboardInterrupt:
@@ -95,6 +119,42 @@ def run(json_: bool, peers: bool, **settings: Any) -> None:
         if known:
             click.echo()
             client.show_peers(known)
+    if out is not None:
+        click.echo(f"{out / 'report.html' if figures else out} shows it", err=True)
+    if not finished:
+        fail("interrupted; the report is of what there was", INTERRUPTED)
+
+
+def _side_by_side(experiment: Experiment, json_: bool) -> None:
+    import signal
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from gossip.processes import DaemonFailed
+    from sims.sockets import side_by_side
+
+    # Otherwise SIGTERM would end this process alone and leave the daemons to themselves.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        real, virtual = (asdict(side) for side in side_by_side(experiment))
+    except DaemonFailed as error:
+        fail(error, UNEXPECTED)
+    if json_:
+        click.echo(json.dumps({"daemons": real, "simulation": virtual}))
+        return
+    table = Table("", "daemons", "simulation", "difference")
+    for name, value in real.items():
+        share = f"{virtual[name] / value - 1:+.1%}" if value else ""
+        table.add_row(name.replace("_", " "), f"{value:,.4g}", f"{virtual[name]:,.4g}", share)
+    Console().print(table)
+
+
+def _described(what: str, flags: dict[str, Any], settings: dict[str, str]) -> Experiment:
+    from sims.experiment import read
+
+    given = {FLAGS[name]: value for name, value in flags.items() if value not in (None, {})}
+    return read(what, given, settings)
 
 
 @main.command()
@@ -135,68 +195,16 @@ def data(
 
 
 def _run(
-    scenario: str,
-    nodes: int,
-    seconds: float,
-    seed: int,
-    target: str,
-    option: dict[str, str],
-    loss: float,
-    algorithm: str,
-    settings: dict[str, str],
-    attack: str | None,
-    attackers: float,
-    peers: bool,
-) -> tuple[Report, dict[str, object] | None]:
-    import torch
-    from rich.console import Console
-    from rich.progress import track
-
+    experiment: Experiment, out: Path | None, figures: bool, peers: bool
+) -> tuple[Report, dict[str, object] | None, bool]:
     from gossip import peers as whom
-    from gossip.target import build, load
-    from sims.algorithms import with_algorithm
-    from sims.network import Link
-    from sims.scenarios import SCENARIOS as plans
-    from sims.simulation import Simulation, SimulationConfig
+    from sims.laboratory import conduct
 
-    torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
-    if target == TARGET:
-        option = {"split": "shards", "classes": str(max(2, -(-10 // nodes))), **option}
-    function = load(target)
-    config = with_algorithm(
-        SimulationConfig(evaluate_every=EVALUATE_EVERY if peers else inf), algorithm, settings
-    )
-    simulation = Simulation(seed, Link(loss=loss), config)
-    makes = [partial(build, function, index, nodes, seed, option) for index in range(nodes)]
-    _add(simulation, makes, attack, attackers, min(JOIN_OVER, seconds / 2))
-    plans[scenario](simulation, seconds)
-    console = Console(stderr=True)
-    step = (seconds - simulation.now) / STEPS
-    for _ in track(range(STEPS), scenario, console=console, transient=True):
-        simulation.run(step)
-    if all(node.hostile for node in simulation.live):
-        fail("training ended in NaN on every node; lower the learning rate", UNEXPECTED)
-    first = simulation.live[0].agent
+    outcome = conduct(experiment, out, figures=figures, records=peers)
+    first = outcome.simulation.live[0].agent
     assert first is not None
-    return simulation.report(), whom.peers(first.swarm, simulation.now) if peers else None
-
-
-def _add(
-    simulation: Simulation,
-    makes: Sequence[Callable[[], Learner]],
-    attack: str | None,
-    attackers: float,
-    seconds: float,
-) -> None:
-    """Let the nodes join one after another, liars among them."""
-    from sims.attacks import hostile, liars
-
-    lying = liars(simulation.seed, len(makes), attackers) if attack else []
-    for index, make in enumerate(makes):
-        if attack and index in lying:
-            make = hostile(attack, make, simulation, index)
-        simulation.add(make, hostile=index in lying)
-        simulation.run(seconds / len(makes))
+    known = whom.peers(first.swarm, outcome.simulation.now) if peers else None
+    return outcome.report, known, outcome.finished
 
 
 def show(report: Report) -> None:

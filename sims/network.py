@@ -8,6 +8,7 @@ hash over all that happened.
 What is modelled: a sender's packets queue for its uplink; a datagram takes the link's latency,
 anew for each, so datagrams overtake one another, and may be lost or arrive twice; a stream takes a
 round trip more, never loses anything, arrives in order, and lost segments cost it time instead.
+A receiver's downlink is a queue as well, if it is narrow; a NAT lets in only what answers.
 Across a partition nothing arrives; a stream, whose acknowledgements travel the other way, needs
 both directions. Every host has a clock of its own, which its machine sees as `now`.
 """
@@ -28,6 +29,7 @@ from sims.clock import Clock
 
 RETRANSMISSION = 0.2  # seconds that a lost segment costs a stream; Linux's least timeout
 SEGMENT = 1460  # bytes of a stream that are lost together
+OPEN_FOR = 60.0  # seconds for which a NAT lets answers in; RFC 4787 asks for 120, many give 30
 
 Route = tuple[Address, Address]  # from, to
 
@@ -45,8 +47,18 @@ class Link:
     duplicate: float = 0.0
     """Share of datagrams that arrive twice."""
 
+    reorder: float = 0.0
+    """Share of datagrams that take three times as long. Others overtake one another as well, where
+    the latency is a range."""
+
     bandwidth: float = 12.5e6
     """Bytes a second of the sender's uplink: 100 Mbit/s."""
+
+    down: float = inf
+    """Bytes a second of the receiver's downlink."""
+
+    queue: float = inf
+    """Seconds that a datagram waits for the uplink at most; beyond, it is dropped."""
 
     def __post_init__(self) -> None:
         low, high = self.latency
@@ -54,11 +66,14 @@ class Link:
             raise ValueError(
                 f"latency is two times in seconds, the lower first, not {self.latency}"
             )
-        for name in ("loss", "duplicate"):
+        for name in ("loss", "duplicate", "reorder"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
-        if not self.bandwidth > 0:
-            raise ValueError(f"bandwidth is above 0 bytes a second, not {self.bandwidth}")
+        for name in ("bandwidth", "down"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is above 0 bytes a second, not {getattr(self, name)}")
+        if not self.queue >= 0:
+            raise ValueError(f"queue is 0 or more seconds, not {self.queue}")
 
 
 @dataclass(slots=True)
@@ -70,6 +85,7 @@ class Host:
     clock: Clock
     wake: float = inf  # when handle_timeout is due; one heap entry a host
     uplink_free: float = 0.0
+    downlink_free: float = 0.0
     stalled: float = 0.0  # until when nothing goes in or out
     frozen: float = 0.0  # until when it does not even notice the time
     sent: int = 0  # bytes, whether or not they arrived
@@ -94,6 +110,7 @@ class Network:
     ) -> None:
         self.now = 0.0
         self.link = link or Link()
+        self.routes: Callable[[Address, Address], Link] | None = None  # where links differ
         self.hosts: dict[Address, Host] = {}
         self._rng = Random(f"network {seed}")
         self._on_event = on_event
@@ -104,6 +121,8 @@ class Network:
         self._cut: dict[Route, None] = {}  # where nothing passes
         self._clogged: dict[Route, float] = {}  # until when nothing passes
         self._streamless: dict[Address, float] = {}  # until when no stream gets there
+        # By whom behind a NAT, to whom, when: what comes from there since then is an answer.
+        self._opened: dict[Address, dict[Address, float]] = {}
         self._clocks: dict[Address, Clock] = {}  # of those that are gone as well
         self._streams: dict[Route, float] = {}  # when the last one arrives
         self._trace = sha256()
@@ -144,6 +163,10 @@ class Network:
     def block_streams(self, address: Address, seconds: float) -> None:
         """Let no stream reach a machine: a firewall that only datagrams pass."""
         self._streamless[address] = self.now + seconds
+
+    def shelter(self, address: Address) -> None:
+        """Put an address behind a NAT: what arrives there unasked does not pass."""
+        self._opened[address] = {}
 
     def clock(self, address: Address) -> Clock:
         """The clock at an address; it goes on whatever happens to the machine."""
@@ -236,15 +259,20 @@ class Network:
         self.pump(host.address, host.machine.handle_timeout(now))
 
     def _send(self, host: Host, packet: Packet) -> None:
-        link, size = self.link, len(packet.data)
+        link, size = self._link(host.address, packet.address), len(packet.data)
         host.sent += size
         self.sent += size
-        departure = max(self.now, host.uplink_free, host.stalled) + size / link.bandwidth
+        begun = max(self.now, host.uplink_free, host.stalled)
+        if begun > self.now + link.queue and packet.channel is Channel.DATAGRAM:
+            return
+        departure = begun + size / link.bandwidth
         host.uplink_free = departure
+        if host.address in self._opened:
+            self._opened[host.address][packet.address] = self.now
         if packet.channel is Channel.STREAM:
             route = (host.address, packet.address)
             segments = -(-size // SEGMENT)
-            delay = 3 * self._latency() + RETRANSMISSION * link.loss * segments**0.5
+            delay = 3 * self._latency(link) + RETRANSMISSION * link.loss * segments**0.5
             at = max(departure + delay, self._streams.get(route, 0.0))
             self._streams[route] = at
             self.call_at(at, self._deliver, host.address, packet)
@@ -252,10 +280,15 @@ class Network:
         copies = 2 if link.duplicate and self._rng.random() < link.duplicate else 1
         for _ in range(copies):
             if not link.loss or self._rng.random() >= link.loss:
-                self.call_at(departure + self._latency(), self._deliver, host.address, packet)
+                late = 3 if link.reorder and self._rng.random() < link.reorder else 1
+                at = departure + late * self._latency(link)
+                self.call_at(at, self._deliver, host.address, packet)
 
-    def _latency(self) -> float:
-        return self._rng.uniform(*self.link.latency)
+    def _link(self, source: Address, target: Address) -> Link:
+        return self.link if self.routes is None else self.routes(source, target)
+
+    def _latency(self, link: Link) -> float:
+        return self._rng.uniform(*link.latency)
 
     def _deliver(self, source: Address, packet: Packet) -> None:
         host = self.hosts.get(packet.address)
@@ -265,6 +298,17 @@ class Network:
         if held > self.now:
             self.call_at(held, self._deliver, source, packet)
             return
+        down = self._link(source, packet.address).down
+        if down == inf:
+            self._take(source, packet)
+            return
+        host.downlink_free = max(self.now, host.downlink_free) + len(packet.data) / down
+        self.call_at(host.downlink_free, self._take, source, packet)
+
+    def _take(self, source: Address, packet: Packet) -> None:
+        host = self.hosts.get(packet.address)
+        if host is None:
+            return  # it went while the packet stood in its queue
         host.received += len(packet.data)
         self.received += len(packet.data)
         self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())
@@ -275,6 +319,9 @@ class Network:
     def _passes(self, source: Address, packet: Packet) -> bool:
         target, side = packet.address, self._side
         if side and (source not in side or side[source] != side.get(target, 0)):
+            return False
+        opened = self._opened.get(target)
+        if opened is not None and opened.get(source, -inf) < self.now - OPEN_FOR:
             return False
         if packet.channel is Channel.DATAGRAM:
             return (source, target) not in self._cut

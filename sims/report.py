@@ -58,3 +58,12 @@ def consensus_distance(models: Sequence[Tensor]) -> float:
     stacked = torch.stack(list(models)).double()
     mean = stacked.mean(dim=0)
     return float((stacked - mean).square().sum(dim=1).mean().sqrt() / mean.norm().clamp_min(1e-30))
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -10,7 +10,7 @@ time passes as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -29,6 +29,7 @@ from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
 from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
 from sims.baselines.algorithm import Algorithm, Place
+from sims.fixed import FixedSwarm
 from sims.network import Link, Network
 from sims.report import Report
 
@@ -42,6 +43,11 @@ CHECKPOINT_EVERY = 10.0  # virtual seconds; what a crash can cost
 verify_once = lru_cache(2**15)(verify)
 
 MakeLearner = Callable[[], Learner]
+
+
+def address_of(index: int) -> Address:
+    """Where the node of that number is."""
+    return Address(f"10.0.{index // 256}.{index % 256}", PORT)
 
 
 class Participant(Machine[Event], Protocol):
@@ -92,6 +98,9 @@ class SimulationConfig:
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
 
+    graph: Sequence[Sequence[int]] | None = None
+    """The neighbours of every node; None: whom the overlay finds."""
+
     baseline: Callable[[Place], Algorithm] | None = None
     """A published algorithm that all nodes run in the place of ours; see `sims.baselines`."""
 
@@ -122,6 +131,8 @@ class SimulatedNode:
     incarnation: int = 0
     checkpoint: Checkpoint | None = None
     exchanges: int = 0  # of earlier incarnations
+    sent: int = 0  # bytes, of earlier incarnations
+    received: int = 0
     rounds: int = 0  # of training that were synced
     failures: int = 0  # rounds in a row that ended in NaN
     metrics: dict[str, float] = field(default_factory=dict)
@@ -142,8 +153,10 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.nodes: list[SimulatedNode] = []
+        self.lives: list[tuple[float, int, bool]] = []  # when which node came (True) or went
         self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
+        self._identities: dict[int, tuple[Identity, Peer]] = {}
         self._listeners: list[Callable[[int, Event, float], None]] = []
         self._watchers: list[Callable[[int], None]] = []
 
@@ -159,22 +172,28 @@ class Simulation:
 
     # commands ------------------------------------------------------------------------------------
 
-    def add(self, make: MakeLearner, *, slowdown: float = 1.0, hostile: bool = False) -> int:
+    def add(
+        self,
+        make: MakeLearner,
+        *,
+        slowdown: float = 1.0,
+        hostile: bool = False,
+        up: bool = True,
+    ) -> int:
         """Add a node that trains `make()`; returns its index. The first nodes are the contacts.
 
         What a `hostile` one does is up to its learner (see `sims.attacks`); the report is about the
-        others.
+        others. One that is not `up` comes with `restart`.
         """
         index = len(self.nodes)
         if index >= 2**16:
             raise ValueError("a simulation has at most 65,536 nodes")
-        identity = Identity.of(sha256(f"{self.seed}/{index}".encode()).digest())
-        address = Address(f"10.0.{index // 256}.{index % 256}", PORT)
+        identity, peer = self._who(index)
         rng = Random(f"node {self.seed}/{index}")
-        peer = Peer(identity.id, address)
         node = SimulatedNode(index, peer, identity, make, slowdown, rng, make(), hostile)
         self.nodes.append(node)
-        self._start(node)
+        if up:
+            self._start(node)
         return index
 
     def crash(self, index: int) -> None:
@@ -183,7 +202,10 @@ class Simulation:
         if node.agent is None:
             raise ValueError(f"node {index} is down already")
         self.network.note("crash", index)
-        self.network.detach(node.peer.address)
+        host = self.network.detach(node.peer.address)
+        self.lives.append((self.now, index, False))
+        node.sent += host.sent
+        node.received += host.received
         node.exchanges += node.agent.stats.exchanges
         node.agent = None
 
@@ -259,6 +281,7 @@ class Simulation:
             if isinstance(node.learner, Resumable):
                 node.learner.restore(saved.local)
         node.incarnation += 1
+        self.lives.append((self.now, node.index, True))
         node.agent = self._participant(node, saved)
         node.handed_out, node.failures = node.agent.handed_out.clone(), 0
         self._publish(node, node.agent)
@@ -271,14 +294,7 @@ class Simulation:
 
     def _participant(self, node: SimulatedNode, saved: Checkpoint | None) -> Participant:
         rng = Random(f"agent {self.seed}/{node.index}/{node.incarnation}")
-        swarm = Swarm(
-            node.peer,
-            self._config.swarm,
-            rng,
-            node.incarnation + round(1e9 * self.now),
-            sign=node.identity.sign,
-            verify=verify_once,
-        )
+        swarm = self._swarm(node, rng)
         layout = node.learner.layout
         x = node.learner.parameters() if saved is None else saved.x
         samples = saved.samples if saved else 0
@@ -296,6 +312,22 @@ class Simulation:
             lambda: [other.peer for other in self.live],
             samples=samples,
         )
+
+    def _swarm(self, node: SimulatedNode, rng: Random) -> Swarm:
+        incarnation = node.incarnation + round(1e9 * self.now)
+        sign, config, graph = node.identity.sign, self._config.swarm, self._config.graph
+        if graph is None:
+            return Swarm(node.peer, config, rng, incarnation, sign=sign, verify=verify_once)
+        others = [self._who(index)[1] for index in graph[node.index]]
+        return FixedSwarm(
+            node.peer, config, rng, incarnation, others, sign=sign, verify=verify_once
+        )
+
+    def _who(self, index: int) -> tuple[Identity, Peer]:
+        if index not in self._identities:
+            identity = Identity.of(sha256(f"{self.seed}/{index}".encode()).digest())
+            self._identities[index] = identity, Peer(identity.id, address_of(index))
+        return self._identities[index]
 
     def _train_later(self, node: SimulatedNode) -> None:
         seconds = self._config.train_seconds * node.slowdown

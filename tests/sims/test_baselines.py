@@ -30,7 +30,7 @@ from sims.baselines import (
     PushSum,
 )
 from sims.baselines.algorithm import SHARE, Word, dense
-from sims.cli import ALGORITHMS
+from sims.experiment import ALGORITHMS
 from sims.network import Link
 from sims.simulation import Simulation, SimulationConfig
 

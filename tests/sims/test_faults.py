@@ -28,6 +28,11 @@ def test_no_harm_breaks_a_law_and_every_swarm_recovers(batch: int) -> None:
         assert outcome.exchanges > 0
 
 
+def test_who_waits_for_links_that_come_to_nothing_goes_on_asking() -> None:
+    # Node 0 comes back while all its places are taken by links that nobody ever confirms.
+    assert run(draw(596)).recovered <= RECOVERY
+
+
 def test_plans_differ_and_every_kind_of_harm_is_among_them() -> None:
     plans = [draw(seed) for seed in range(40)]
     assert len({str(plan) for plan in plans}) == 40

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from gossip.agent import AgentEvent
 from gossip.learner import Batches, TorchLearner
 from p2p import PeerDown, PeerUp
+from sims.churn import plan
+from sims.experiment import PRESETS, read
 from sims.network import Link
 from sims.report import consensus_distance
-from sims.scenarios import SCENARIOS
 from sims.simulation import Simulation
+from sims.stage import arrange
 
 
 def learner(shard: int, *, size: int = 40) -> TorchLearner:
@@ -58,10 +60,17 @@ def test_together_nodes_learn_what_none_of_them_could_alone() -> None:
     assert 1000 < report.bytes_per_node < 1_000_000
 
 
-@pytest.mark.parametrize("scenario", list(SCENARIOS))
-def test_every_scenario_ends_with_all_nodes_up_and_good(scenario: str) -> None:
+def befall(simulation: Simulation, name: str, nodes: int, seconds: float) -> None:
+    """Plan what happens in one of the experiments that have a name."""
+    experiment = read(name, {"nodes": nodes, "seconds": seconds}, {})
+    changes = plan(experiment.churn, nodes, seconds, simulation.seed)
+    arrange(simulation, experiment, changes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_named_experiment_ends_with_all_nodes_up_and_good(name: str) -> None:
     simulation = swarm(6)
-    SCENARIOS[scenario](simulation, 60)
+    befall(simulation, name, 6, 60)
     simulation.run(60 - simulation.now)
     report = simulation.report()
     assert len(simulation.live) == report.nodes == 6
@@ -137,11 +146,10 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from test_simulation import swarm
+from test_simulation import befall, swarm
 from sims.network import Link
-from sims.scenarios import churn
 simulation = swarm(4, 3, Link(loss=0.1, duplicate=0.05))
-churn(simulation, 30)
+befall(simulation, "churn", 4, 30)
 simulation.run(30)
 print(simulation.report().trace)
 """
