@@ -35,6 +35,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/memory.py --check
 	$(BIN)/python benchmarks/endpoint.py --check
 	$(BIN)/python benchmarks/overlay.py --check
+	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/strangers.py --check
 	$(BIN)/python benchmarks/startup.py --check
 	$(BIN)/python benchmarks/attacks.py --check

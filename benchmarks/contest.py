@@ -1,9 +1,10 @@
 """What `learning.py` compares: tasks, contenders, and one run of one on the other.
 
-Sixteen nodes on the overlay's random 5-regular graph, a network with the latency of a LAN, so that
-algorithms differ and not the times that their messages take. Nobody trains before the links are
-there; after that a node takes two optimizer steps, syncs, and so on for as many rounds as the task
-says. Bytes are all that the network was given by then, pings included.
+Sixteen nodes on a random 5-regular graph, or nine on a ring, the same for all contenders on one
+seed; a network with the latency of a LAN, so that algorithms differ and not the times that their
+messages take. Nobody trains before the links are there; after that a node takes two optimizer
+steps, syncs, and so on for as many rounds as the task says. Bytes are all that the network was
+given by then, pings included.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import torch
 
 from gossip.learner import Learner
 from models import characters, digits, images, logistic
-from p2p import LinkConfig, SwarmConfig
 from sims.algorithms import OURS, with_algorithm
 from sims.network import Link
 from sims.simulation import Simulation, SimulationConfig
+from sims.topology import TopologyConfig, edges, neighbours
 
 NODES, STEPS = 16, 2
 LAN = Link(latency=(0.001, 0.005))
@@ -27,6 +28,7 @@ BEGIN = 8.0  # virtual seconds; links form in about five
 POINTS = 10  # of a curve
 PATIENCE = 20.0  # times as long as rounds take by themselves; then an algorithm is stuck
 MAIN = OURS
+REGULAR = TopologyConfig(kind="regular", degree=5)
 
 Settings = Mapping[str, float]
 
@@ -40,7 +42,7 @@ class Task:
     skewed: bool
     rounds: int = 200
     nodes: int = NODES
-    links: int = 5
+    topology: TopologyConfig = REGULAR
     metric: str = "accuracy"
     ratio: float = 70.0  # the gate: times fewer bytes than AD-PSGD
 
@@ -128,7 +130,7 @@ TASKS = {
             skewed=True,
             rounds=1500,
             nodes=9,
-            links=2,
+            topology=TopologyConfig(kind="ring"),
             metric="suboptimality",
         ),
     )
@@ -176,7 +178,7 @@ def convex() -> list[Contender]:
     """Who takes part in the logistic regression."""
     found = [Contender("d-psgd", "d-psgd"), Contender("ad-psgd", "ad-psgd")]
     found += [adaptive(0.0), *(ours(percent, 3, 0.0) for percent in (10, 2))]
-    for gamma in (0.04, 0.1, 0.2):
+    for gamma in (0.01, 0.02, 0.04):
         settings = (("gamma", gamma), ("density", 0.01), ("bits", 8))
         found.append(Contender(f"choco 1% 8-bit, gamma {gamma}", "choco", settings, family="choco"))
     return found
@@ -186,10 +188,11 @@ def run(job: Job) -> Outcome:
     """One contender on one task."""
     torch.set_num_threads(1)
     task, contender = TASKS[job.task], job.contender
-    swarm = SwarmConfig(links=LinkConfig(most=task.links))
     settings = {key: str(value) for key, value in contender.settings}
+    links = edges(task.topology, task.nodes, job.seed)
+    graph = None if links is None else neighbours(links, task.nodes)
     config = with_algorithm(
-        SimulationConfig(begin=BEGIN, swarm=swarm), contender.algorithm, settings
+        SimulationConfig(begin=BEGIN, graph=graph), contender.algorithm, settings
     )
     simulation = Simulation(job.seed, LAN, config)
     for index in range(task.nodes):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gossip.agent import Agent as Agent
     from gossip.agent import AgentConfig as AgentConfig
+    from gossip.background import SyncCompleted as SyncCompleted
     from gossip.codec import CodecConfig as CodecConfig
     from gossip.config import Config as Config
+    from gossip.embedding import join as join
     from gossip.errors import GossipError as GossipError
     from gossip.exchange import ExchangeConfig as ExchangeConfig
     from gossip.learner import Answering as Answering
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from gossip.learner import Resumable as Resumable
     from gossip.learner import TorchLearner as TorchLearner
     from gossip.member import Member as Member
-    from gossip.member import join as join
+    from gossip.member import NetworkEnded as NetworkEnded
     from gossip.node import Node as Node
 
 _HOME = {
@@ -35,10 +37,12 @@ _HOME = {
     "GossipError": "errors",
     "Learner": "learner",
     "Member": "member",
+    "NetworkEnded": "member",
     "Node": "node",
     "Resumable": "learner",
+    "SyncCompleted": "background",
     "TorchLearner": "learner",
-    "join": "member",
+    "join": "embedding",
 }
 
 __all__ = sorted(_HOME)

@@ -278,10 +278,7 @@ class Agent:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called."""
-        due = self.swarm.next_timeout()
-        for link in self._links.values():
-            due = min(due, link.next_timeout())
-        return due
+        return min([self.swarm.next_timeout(), *map(Exchange.next_timeout, self._links.values())])
 
     # links ---------------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ SPAN = 1 << 19  # coordinates a job; below, handing it to another thread costs m
 def each_chunk(work: Callable[[int], T], size: int) -> list[T]:
     """What `work` returns for the start of each chunk, in order; one empty chunk if size is 0."""
 
+    if size <= CHUNK:
+        return [work(0)]
+
     def span(first: int) -> list[T]:
         return [work(start) for start in range(first, max(1, min(first + SPAN, size)), CHUNK)]
 
@@ -32,8 +35,7 @@ def each_chunk(work: Callable[[int], T], size: int) -> list[T]:
 
 def parallel(jobs: Sequence[Callable[[], T]], size: int) -> list[T]:
     """What the jobs return, in order; in threads if they work on many coordinates."""
-    threads = min(torch.get_num_threads(), len(jobs), size // SPAN)
-    if threads <= 1:
+    if size < 2 * SPAN or (threads := min(torch.get_num_threads(), len(jobs), size // SPAN)) <= 1:
         return [job() for job in jobs]
     with ThreadPoolExecutor(threads) as pool:
         return [done.result() for done in [pool.submit(job) for job in jobs]]

@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ from torch import Tensor
 from gossip.chunks import CHUNK, each_chunk, parallel
 from gossip.errors import CodecError
 from gossip.integers import Reader, pack, varint
-from gossip.largest import Difference, Floats, Indices, refuse_not_finite
+from gossip.largest import NOT_FINITE, Difference, Floats, Indices
 
 Codes = NDArray[np.uint8]
 Table = NDArray[np.uint16]  # the upper halves of float32 numbers
@@ -91,13 +92,16 @@ class Patch:
             vector.index_add_(0, self.indices.to(vector.device), values, alpha=weight)
         else:
             # In pieces: index_add_ works in one thread, and no index is there twice.
-            indices = self.indices
+            indices, kept = self.indices, values.numel()
 
             def add(start: int) -> None:
                 piece = slice(start, start + CHUNK)
                 vector.index_add_(0, indices[piece], values[piece], alpha=weight)
 
-            each_chunk(add, len(values))
+            if kept <= CHUNK:
+                vector.index_add_(0, indices, values, alpha=weight)
+            else:
+                each_chunk(add, kept)
 
     def dense(self) -> Tensor:
         """All coordinates, (n,) float32; the patch's own values where it has them all."""
@@ -136,7 +140,7 @@ def encode(
     whole. Raises ValueError on NaN and on infinity, also on what is infinite as float32.
     """
     difference = Difference.of(vector, reference)
-    size, flags = len(difference), config.bits - 1
+    size, flags = difference.size, config.bits - 1
     if config.density == 1.0:
         codes, values = _write_values(difference.piece, size, 0.0, config.bits, root=True)
         return bytes((flags | DENSE,)) + codes, Patch(size, None, values)
@@ -184,10 +188,11 @@ def decode(data: bytes, size: int) -> Patch:
 
 def _write_indices(indices: Indices) -> tuple[bytes, Tensor]:
     """How many, and the gaps; and the indices as a tensor."""
-    gaps = pack(np.diff(indices, prepend=np.int32(-1)) - np.int32(1))
-    kept = len(indices)
-    head = varint(kept) + (varint(len(gaps)) if kept >= LONG else b"")
-    return head + gaps, torch.from_numpy(indices)
+    gaps = indices.copy()
+    gaps[1:] -= indices[:-1] + 1
+    packed, kept = pack(gaps), len(indices)
+    head = varint(kept) + (varint(len(packed)) if kept >= LONG else b"")
+    return head + packed, torch.from_numpy(indices)
 
 
 def _read_indices(reader: Reader, kept: int, size: int) -> Tensor:
@@ -233,7 +238,9 @@ def _in_pairs(kept: int, bits: int) -> bool:
 
 
 def _look_up(values: Floats, symbols: NDArray[np.integer[Any]]) -> Tensor:
-    """(k,) or (k, 2) float32. By PyTorch, which is twice as fast here as numpy is."""
+    """(k,) or (k, 2) float32. By PyTorch if they are many: it is then twice as fast as numpy."""
+    if len(symbols) < LONG:
+        return torch.from_numpy(values[symbols])
     table, chosen = torch.from_numpy(values), torch.from_numpy(symbols)
     found = torch.empty((len(symbols), *values.shape[1:]))
 
@@ -273,14 +280,14 @@ def _quantise(
         return _tally(cell, magnitudes, cells)
 
     pieces = each_chunk(code, size)
-    counts = np.sum([counts for counts, _ in pieces], axis=0)
-    sums = np.sum([sums for _, sums in pieces], axis=0)
+    counts = sum(counts for counts, _ in pieces)
+    sums = sum(sums for _, sums in pieces)
     return _upper_half((sums / np.maximum(counts, 1)).astype(np.float32)), codes
 
 
 def _tally(cell: Codes, magnitudes: Floats, cells: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """How many numbers each cell received, and their sum."""
-    if cells > FEW:
+    if cells > FEW or len(cell) < LONG:
         counts = np.bincount(cell, minlength=cells)
         return counts, np.bincount(cell, weights=magnitudes, minlength=cells)
     members = [cell == index for index in range(cells)]
@@ -298,9 +305,10 @@ def _cell_width(
         return float(magnitudes.max(initial=0.0)), float(magnitudes.sum(dtype=np.float64))
 
     pieces = each_chunk(measure, size)
-    refuse_not_finite(np.array(pieces))  # one bad number spoils its chunk's sum
     largest = max(most for most, _ in pieces)
     mean = sum(total for _, total in pieces) / max(size, 1)
+    if not isfinite(mean):  # one bad number spoils it
+        raise ValueError(NOT_FINITE)
     # In means above the threshold, not in parts of the range: one large outlier must not push all
     # others into the first cell. The last cell takes whatever is beyond.
     even = (largest - threshold) / (cells * cells if root else cells)
@@ -317,4 +325,6 @@ def _upper_half(numbers: Floats) -> Table:
 def _values(table: Table) -> Floats:
     """The number for each code."""
     positive = (table.astype(np.uint32) << 16).view(np.float32)
-    return np.stack((positive, -positive), axis=1).ravel()
+    values = np.empty(2 * len(table), np.float32)
+    values[::2], values[1::2] = positive, -positive
+    return values

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from gossip.codec import CodecConfig
 
 MEMORY = 0.9  # of the mean progress, a round
-FEW = 64  # coordinates; to send fewer saves less than the packet around them takes
+FEW = 32  # coordinates; fewer save little beside the 100 bytes that a packet takes around them
 DENSE = 0.15
 SPARSE_BITS, DENSE_BITS = 3, 4
 
@@ -45,7 +45,7 @@ class DensityConfig:
     """Where the law leads, and its bounds."""
 
     base: float = 0.04
-    """Share kept usually, or 64 coordinates if that is more. From `benchmarks/learning.py`: some 70
+    """Share kept usually, or 32 coordinates if that is more. From `benchmarks/learning.py`: some 70
     times fewer bytes than float32 and an accuracy within a point of its, skewed data or not."""
 
     lag: float = 100.0

@@ -81,19 +81,37 @@ class DriftCorrection:
     def resume(self, h: Mapping[Parameter, Tensor]) -> None:
         """Go on with the `h` of an earlier life; nothing is learned from the next merge, which
         brings what the others did meanwhile."""
-        self._h = dict(h)
+        self.keep_in(h)
         self._merged = False
+
+    def keep_in(self, h: Mapping[Parameter, Tensor]) -> None:
+        """From now on `h` is in these tensors, and is what they hold."""
+        self._h = dict(h)
 
     @contextmanager
     def merging(self) -> Iterator[None]:
         """Write the merged model to the parameters inside this."""
-        learning = self._stepped and self._merged
+        learning = self.merge()
         before = {p: p.detach().clone() for p in self._parameters()} if learning else {}
         yield
         if learning:
             self._learn(before)
+
+    def merge(self) -> bool:
+        """A merged model is about to be loaded; whether there is something to learn from it."""
+        learning = self._stepped and self._merged
         self._merged |= self._stepped
         self._stepped = False
+        return learning
+
+    def stepped(self) -> None:
+        """The optimizer's steps were made elsewhere, with `h` subtracted."""
+        self._stepped = True
+
+    def gain(self, group: dict[str, Any]) -> float:
+        """What of a move enters `h`, for the parameters of one group of the optimizer."""
+        rate = self._steps * _rate(group)
+        return self._strength / rate if rate else 0.0
 
     def _parameters(self) -> Iterator[Parameter]:
         for group in self._optimizer.param_groups:
@@ -102,24 +120,30 @@ class DriftCorrection:
     @torch.no_grad()
     def _learn(self, before: dict[Parameter, Tensor]) -> None:
         for group in self._optimizer.param_groups:
-            rate = self._steps * _rate(group)
+            gain = self.gain(group)
             for parameter in group["params"]:
-                if parameter not in before or rate == 0:
+                if parameter not in before or gain == 0:
                     continue
                 moved = (parameter - before[parameter]).float()
                 if not bool(torch.isfinite(moved).all()):
                     # Training had failed and a good model replaces it: what led there is no guide.
                     self._h.clear()
                     return
-                h = self._h.setdefault(parameter, torch.zeros_like(moved))
-                h.mul_(1 - LEAK).add_(moved, alpha=self._strength / rate)
+                learn(self._h.setdefault(parameter, torch.zeros_like(moved)), moved, gain)
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepped = True
+        # A fused optimizer under a GradScaler unscales its gradients itself, later than this.
+        scale = getattr(optimizer, "grad_scale", None)
         for parameter, h in self._h.items():
             if parameter.grad is not None and not parameter.grad.is_sparse:
-                parameter.grad.sub_(h)
+                parameter.grad.sub_(h if scale is None else h * scale)
+
+
+def learn(h: Tensor, moved: Tensor, gain: float) -> None:
+    """Let `h` learn from how far a merge has moved the model; `gain` is of that group."""
+    h.mul_(1 - LEAK).add_(moved, alpha=gain)
 
 
 def _rate(group: dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ GossipError
 ├── CodecError        bytes that are not a compressed difference; never leaves `receive`
 ├── LayoutError       a model that cannot be a vector, or bytes that are not a layout
 ├── NotFinite         NaN or infinity in the model
+├── NetworkLost       the network beside a training loop broke; never leaves `step`
 ├── ConfigError       settings that make no sense
 ├── AuditBroken       an audit log that is not as it was written
 ├── TargetError       a learner that cannot be found or made
@@ -27,6 +28,10 @@ class LayoutError(GossipError, ValueError):
 
 class NotFinite(GossipError, ValueError):
     """NaN or infinity in a model; the text names the layer."""
+
+
+class NetworkLost(GossipError):
+    """The network beside a training loop broke; `__cause__` is what its thread raised."""
 
 
 class ConfigError(GossipError, ValueError):

@@ -509,7 +509,7 @@ class Exchange:
         seen = digest(self.reference) if compared else None
         codec = self._config.codec or self._chosen(now)
         body, patch = bodies.write(self._layout, n, self._x, self.reference, codec)
-        self._density.sent(len(patch.values), len(body))
+        self._density.sent(patch.values.numel(), len(body))
         return self._wrap(n, seen, body, patch)
 
     def _chosen(self, now: float) -> CodecConfig:

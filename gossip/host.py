@@ -364,8 +364,8 @@ class Host:
         """What `gossip peers --json` prints."""
         return peers(self.agent.swarm, self._now())
 
-    async def _kept(self) -> dict[str, Tensor]:
-        """A copy of what training keeps besides the model, for the checkpoint."""
+    async def _kept(self) -> dict[str, Tensor] | None:
+        """A copy of what training keeps besides the model, for the checkpoint; None: write none."""
         return {}
 
     async def save(self) -> None:
@@ -373,6 +373,8 @@ class Host:
         if self.config.state_dir is None:
             return
         kept = await self._kept()  # not under the lock: training may be stuck, and we want to leave
+        if kept is None:
+            return
         async with self._saving:
             tensors, metadata = snapshot(self.agent)
             tensors |= {LOCAL + name: tensor for name, tensor in kept.items()}

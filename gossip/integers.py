@@ -52,33 +52,36 @@ def varint(number: int) -> bytes:
 
 def pack(numbers: Integers) -> bytes:
     """Code a row of integers from 0 to 2^31 - 1."""
-    fixed = int(numbers.max(initial=0)).bit_length()
-    best = _coded_high(numbers)
-    if best is not None:
-        way, low, high = best
-        if len(high) * 8 + len(numbers) * low < len(numbers) * fixed:
-            return _row(way, numbers, low, high)
-    return _row(NONE, numbers, fixed, None)
-
-
-def _coded_high(numbers: Integers) -> tuple[int, int, bytes] | None:
-    """The better way to code high parts, its low bits, and the bytes; None for an empty row."""
-    if len(numbers) == 0:
-        return None
-    found = []
-    mean = float(numbers.mean())
-    if len(numbers) >= LONG:
-        low = int(mean / 16).bit_length()
-        found.append((BYTES, low, _bytes(numbers >> low if low else numbers)))
-    if len(numbers) < VERY_LONG:
+    count = len(numbers)
+    if count == 0:
+        return _row(NONE, numbers, 0, None)
+    total = int(numbers.sum(dtype=np.int64))
+    mean = total / count
+    way, low, high = NONE, int(numbers.max()).bit_length(), None
+    least = count * low  # bits
+    if count >= LONG:
+        few = int(mean / 16).bit_length()
+        coded = _bytes(numbers >> few if few else numbers)
+        if (bits := len(coded) * 8 + count * few) < least:
+            way, low, high, least = BYTES, few, coded, bits
+    if count < VERY_LONG:
         guess = max(0, int(mean * 0.69).bit_length() - 1)
-        low = min(max(0, guess - 1), guess, guess + 1, key=lambda low: _unary_bits(numbers, low))
-        found.append((UNARY, low, _unary(numbers >> low)))
-    return min(found, key=lambda row: len(row[2]) * 8 + len(numbers) * row[1])
+        best = None
+        for few in (guess, max(0, guess - 1), guess + 1):
+            # Rounding down costs the high parts less than 1 each, so most need not be tried.
+            if total / 2**few + count * few < least:
+                bits = _unary_bits(numbers, few)
+                if bits < least:
+                    best, least = few, bits
+        if best is not None:
+            way, low, high = UNARY, best, _unary(numbers >> best)
+    return _row(way, numbers, low, high)
 
 
 def _unary_bits(numbers: Integers, low: int) -> int:
-    return len(numbers) * (low + 1) + int((numbers >> low).sum(dtype=np.int64))
+    """How many bits, those left over in the last bytes included."""
+    ones = int((numbers >> low).sum(dtype=np.int64)) + len(numbers)
+    return -(-ones // 8) * 8 + len(numbers) * low
 
 
 def _row(way: int, numbers: Integers, low: int, high: bytes | None) -> bytes:
@@ -183,7 +186,8 @@ class Reader:
             ends = np.flatnonzero(np.unpackbits(np.frombuffer(coded, np.uint8), bitorder="little"))
             if len(ends) != count or (count and len(coded) * 8 - ends[-1] > 8):
                 raise CodecError(f"{len(ends)} numbers in unary, {count} wanted")
-            high = np.diff(ends, prepend=-1) - 1
+            high = ends.copy()
+            high[1:] -= ends[:-1] + 1
             _refuse_above(high, most)
             return high.astype(kind)
         return _read_bytes(coded, count, most, kind)

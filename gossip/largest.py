@@ -4,7 +4,7 @@ The threshold is a quantile of |x - r|, of all of it where it is small and of a 
 large, so no sort is needed; coordinates at or above it are kept.
 
 A difference is computed chunk by chunk, as often as it is looked at: subtracting in the cache costs
-less than writing a vector of its own and reading it again.
+less than writing a vector of its own and reading it again. One of a single chunk is computed once.
 
 Vectors on an accelerator stay there: the sample is gathered and the threshold compared there, and
 only the sample and what is kept cross to the host. Both ways find the same indices and the same
@@ -30,7 +30,10 @@ Indices = NDArray[np.int32]
 
 SAMPLE = 1 << 16  # coordinates; the share kept is then right to 1.2 % at 10 %
 SAMPLED = 1000  # coordinates of the sample at least are above the threshold: right to 3 %
+NOT_FINITE = "a vector with NaN or infinity cannot be compressed"
 TOLERANCE = 1.1  # times as many as asked for may be kept; of more, the largest are chosen
+GLANCE = 8  # one in so many is looked at first, to find those that may be among the largest
+SURELY = 1.5  # times as many as are wanted are looked for: a glance errs
 AWAY = 1 << 24  # coordinates at a time on an accelerator, which is slow to start; bounds its memory
 
 
@@ -41,16 +44,17 @@ class Difference:
     vector: Tensor
     reference: Tensor | None
     host: bool  # worked on by NumPy, in the memory of the vectors
+    size: int
 
     @classmethod
     def of(cls, vector: Tensor, reference: Tensor | None = None) -> Difference:
         """Raises ValueError if the two differ in shape."""
         if reference is not None and reference.shape != vector.shape:
             raise ValueError(f"{tuple(vector.shape)} minus {tuple(reference.shape)} is no vector")
-        return cls(vector.detach(), reference, vector.device.type == "cpu")
-
-    def __len__(self) -> int:
-        return len(self.vector)
+        vector, size = vector.detach(), vector.numel()
+        if reference is not None and size <= CHUNK:
+            vector, reference = vector - reference, None
+        return cls(vector, reference, vector.device.type == "cpu", size)
 
     def piece(self, start: int) -> Floats:
         """The chunk that begins at `start`, on the host."""
@@ -61,10 +65,10 @@ class Difference:
 
         Raises ValueError on NaN and on infinity.
         """
-        wanted = max(1, round(density * len(self)))
+        wanted = max(1, round(density * self.size))
         threshold, exact = self._threshold(density, wanted)
         indices, kept = self._at_least(threshold)
-        refuse_not_finite(kept)
+        _refuse_not_finite(kept)
         if len(indices) > (wanted if exact else TOLERANCE * wanted):
             # Equals, or an unlucky sample. Among equals the first; the others come next time.
             magnitudes = np.abs(kept)
@@ -81,11 +85,11 @@ class Difference:
 
     def _threshold(self, density: float, wanted: int) -> tuple[float, bool]:
         """The quantile of the magnitudes, and whether it is exact."""
-        size = len(self)
+        size = self.size
         sample = max(SAMPLE, round(SAMPLED / density))
         if size <= sample:
             magnitudes = self._on_device(slice(None)).abs().cpu().numpy()
-            return float(np.partition(magnitudes, size - wanted)[size - wanted]), True
+            return _from_above(magnitudes, wanted), True
         at = _drawn(size, sample).to(self.vector.device)
         rank = min(sample - 1, round((1 - density) * sample))
         return float(np.partition(self._on_device(at).abs().cpu().numpy(), rank)[rank]), False
@@ -94,10 +98,12 @@ class Difference:
         """Where it reaches the threshold, or is above zero if that is zero; and what is there."""
         limit = np.float32(threshold) if threshold > 0 else np.finfo(np.float32).smallest_subnormal
         if self.host:
-            pieces = each_chunk(lambda start: self._look(start, limit), len(self))
+            pieces = each_chunk(lambda start: self._look(start, limit), self.size)
         else:
-            starts = range(0, len(self), AWAY)
+            starts = range(0, self.size, AWAY)
             pieces = [self._look_away(start, float(limit)) for start in starts]
+        if len(pieces) == 1:
+            return pieces[0]
         return np.concatenate([at for at, _ in pieces]), np.concatenate(
             [what for _, what in pieces]
         )
@@ -130,17 +136,30 @@ def _drawn(size: int, count: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(size).integers(0, size, count))
 
 
+def _from_above(magnitudes: Floats, wanted: int) -> float:
+    """The `wanted`-th largest, exactly. Most are below it by far, as a glance at a few of them
+    tells, and need not be put in order."""
+    size = len(magnitudes)
+    few = magnitudes[::GLANCE]
+    rank = len(few) - int(SURELY * wanted / GLANCE) - 1
+    if rank >= 0:
+        above = magnitudes[magnitudes >= np.partition(few, rank)[rank]]
+        if len(above) >= wanted:
+            magnitudes, size = above, len(above)
+    return float(np.partition(magnitudes, size - wanted)[size - wanted])
+
+
 def squared_distance(vector: Tensor, reference: Tensor) -> float:
     """|vector - reference|^2, of all coordinates or estimated from SAMPLE of them."""
-    size = len(vector)
+    size = vector.numel()
     if size <= SAMPLE:
-        return float((vector - reference).square().sum(dtype=torch.float64))
+        apart = vector - reference
+        return float(apart.dot(apart))
     at = _drawn(size, SAMPLE).to(vector.device)
     found = (vector[at] - reference[at]).square().sum(dtype=torch.float64)
     return float(found) * size / SAMPLE
 
 
-def refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
-    """Raises ValueError on NaN and on infinity."""
+def _refuse_not_finite(numbers: NDArray[np.floating[Any]]) -> None:
     if not np.isfinite(numbers).all():
-        raise ValueError("a vector with NaN or infinity cannot be compressed")
+        raise ValueError(NOT_FINITE)

@@ -127,9 +127,13 @@ class Batches:
         return -(-len(self.inputs) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.randperm(len(self.inputs), generator=self.generator)
-        for chosen in order.tensor_split(len(self)):
+        for chosen in self.orders():
             yield self.inputs[chosen], self.targets[chosen]
+
+    def orders(self) -> Iterator[Tensor]:
+        """Which samples are in each batch of a new pass."""
+        order = torch.randperm(len(self.inputs), generator=self.generator)
+        return iter(order.tensor_split(len(self)))
 
 
 def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -200,7 +204,7 @@ class TorchLearner:
         self._selection = Selection.of(share, keep)
         self._layout = layout(model, self._selection)
         self._vectors = torch.device(device)
-        self._drift = _drift_correction(self.optimizer, steps, drift_correction)
+        self.drift = _drift_correction(self.optimizer, steps, drift_correction)  # None: off
         self._pass: Iterator[Batch] = iter(())
         self._probed: list[Batch] = []  # the first that were trained on
         self._seeds = None if seed is None else torch.Generator().manual_seed(seed)
@@ -222,16 +226,16 @@ class TorchLearner:
 
     def load(self, parameters: Tensor) -> None:
         """Replace the model's values, in place, by (n,) float32; the optimizer keeps its state."""
-        with self._drift.merging() if self._drift is not None else nullcontext():
+        with self.drift.merging() if self.drift is not None else nullcontext():
             load(self.model, parameters, self._selection)
 
     def state(self) -> dict[str, Tensor]:
         """What training keeps besides the shared model: see `gossip.resume`."""
-        return resume.state(self.model, self.optimizer, self._drift, self._selection)
+        return resume.state(self.model, self.optimizer, self.drift, self._selection)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on with it. Raises ValueError if it is of another optimizer or model."""
-        resume.restore(state, self.model, self.optimizer, self._drift, self._selection)
+        resume.restore(state, self.model, self.optimizer, self.drift, self._selection)
 
     def train(self) -> int:
         """Take `steps` optimizer steps; return the number of samples seen.
@@ -243,6 +247,19 @@ class TorchLearner:
         with _private_randomness(self._device()):
             _seed_generators(self._device(), _draw_seed(self._seeds))
             return self._train()
+
+    def train_on(self, batches: Iterable[Batch]) -> int:
+        """`train` on these, of which there are `steps`, in place of our own."""
+        mine, self._pass = self._pass, iter(batches)
+        try:
+            return self.train()
+        finally:
+            self._pass = mine
+
+    def trained_on(self, batch: Batch) -> None:
+        """Keep the first samples, to probe with; for whoever trains in our place."""
+        if sum(len(inputs) for inputs, _ in self._probed) < PROBED:
+            self._probed.append(batch)
 
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics on the test set; empty without one."""
@@ -320,8 +337,7 @@ class TorchLearner:
                 f"batches ({type(self.batches).__name__}) has no batch to give: it is empty, or "
                 f"can be iterated only once; use a DataLoader, a list of pairs, or gossip's Batches"
             )
-        if sum(len(inputs) for inputs, _ in self._probed) < PROBED:
-            self._probed.append(batch)
+        self.trained_on(batch)
         return batch
 
     def _device(self) -> torch.device:

@@ -16,6 +16,8 @@ from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, of_node, t
 if TYPE_CHECKING:
     from gossip.model_file import Difference, ModelFile
 
+PROGRAMS = (".onnx", ".pt2", ".pt")  # endings of files that compute
+
 
 @contextmanager
 def _failing() -> Iterator[None]:
@@ -75,14 +77,28 @@ def push(state_dir: Path | None, api: str | None, json_: bool, file: Path) -> No
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The node's."
 )
+@click.option("--target", metavar="TARGET", help="What makes the model: train.py:learner")
+@click.option("--option", multiple=True, metavar="NAME=VALUE", help="For TARGET.")
 @as_json
 @click.argument("file", type=click.Path(path_type=Path))
-def export(state_dir: Path, json_: bool, file: Path) -> None:
+def export(
+    state_dir: Path, target: str | None, option: tuple[str, ...], json_: bool, file: Path
+) -> None:
     """Write the last checkpoint's model to FILE; the node need not run.
+
+    The values alone, as safetensors; or a program that computes, for which it takes the TARGET
+    that the node was started with: FILE.onnx (ONNX), FILE.pt2 (torch.export) or FILE.pt
+    (TorchScript). A program is run once, and compared with the model.
 
     \b
     gossip model export --state-dir node0 model.safetensors
+    gossip model export --state-dir node0 --target train.py:learner model.onnx
     """
+    if file.suffix in PROGRAMS:
+        if target is None:
+            raise click.UsageError(f"a {file.suffix} file computes: say what, with --target")
+        _export_program(state_dir, target, dict(text.partition("=")[::2] for text in option), file)
+        return
     with _failing():
         from gossip import model_client
 
@@ -112,6 +128,17 @@ def diff(json_: bool, a: Path, b: Path) -> None:
         click.echo(json.dumps({"layers": [_as_json(each) for each in found]}))
     else:
         _show(found)
+
+
+def _export_program(state_dir: Path, target: str, options: dict[str, str], file: Path) -> None:
+    with _failing():
+        from gossip import program_file
+        from gossip.target import build, load
+
+        learner = build(load(target), 0, 1, 0, options)
+        off, warning = program_file.export(learner, state_dir, file)
+    _warn(warning)
+    click.echo(f"{file} computes what the model of {state_dir} does, within {off:.1g}")
 
 
 def _warn(warning: str | None) -> None:

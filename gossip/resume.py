@@ -28,15 +28,25 @@ State = dict[str, Tensor]
 
 
 def state(
-    model: nn.Module, optimizer: Optimizer, drift: DriftCorrection | None, selection: Selection
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    drift: DriftCorrection | None,
+    selection: Selection,
 ) -> State:
-    """A copy of all that is needed to go on as if nothing had happened."""
-    kept = {f"model.{name}": tensor for name, tensor in local(model, selection)}
+    """A copy of all that is needed to go on as if nothing had happened.
+
+    What holds NaN is left out, and of the optimizer infinity too: it would spoil every later life.
+    """
+    kept = {
+        f"model.{name}": tensor
+        for name, tensor in local(model, selection)
+        if not bool(torch.isnan(tensor).any())
+    }
     for index, parameter in enumerate(_parameters(optimizer)):
         if drift is not None and parameter in drift.h:
             kept[f"h.{index}"] = drift.h[parameter]
-        values = optimizer.state.get(parameter, {})
-        if all(value is None or isinstance(value, Tensor) for value in values.values()):
+        values = optimizer.state.get(parameter, {}) if optimizer else {}
+        if all(value is None or _sound(value) for value in values.values()):
             for key, value in values.items():
                 if value is not None:
                     kept[f"{type(optimizer).__name__}.{index}.{key}"] = value
@@ -46,7 +56,7 @@ def state(
 def restore(
     kept: Mapping[str, Tensor],
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | None,
     drift: DriftCorrection | None,
     selection: Selection,
 ) -> None:
@@ -67,7 +77,8 @@ def restore(
             writes.append((tensors[rest], tensor))
             continue
         if kind not in ("h", type(optimizer).__name__):
-            raise ValueError(f"{name} is not of {type(optimizer).__name__}")
+            known = type(optimizer).__name__ if optimizer else "a loop whose optimizer we know"
+            raise ValueError(f"{name} is not of {known}")
         parameter, key = _place(name, rest, tensor, parameters)
         if kind == "h":
             hs[parameter] = tensor.to(parameter.device, copy=True)
@@ -78,6 +89,7 @@ def restore(
         for mine, saved in writes:
             mine.copy_(saved)
     for parameter, found in values.items():
+        assert optimizer is not None  # without one there are no parameters
         optimizer.state[parameter] = found
     if drift is not None:
         drift.resume(hs)
@@ -96,5 +108,11 @@ def _place(
     return parameter, key
 
 
-def _parameters(optimizer: Optimizer) -> list[Parameter]:
+def _sound(value: object) -> bool:
+    return isinstance(value, Tensor) and bool(torch.isfinite(value).all())
+
+
+def _parameters(optimizer: Optimizer | None) -> list[Parameter]:
+    if optimizer is None:
+        return []
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 ID_SIZE = 32  # bytes; a raw Ed25519 public key
@@ -28,7 +29,7 @@ class PeerId(bytes):
             raise ValueError(f"{text!r} is not a peer id: {error}") from None
 
     def __str__(self) -> str:
-        return base64.b32encode(self).decode().rstrip("=").lower()
+        return _text(self)
 
     def __repr__(self) -> str:
         return f"PeerId({self.short})"
@@ -37,6 +38,11 @@ class PeerId(bytes):
     def short(self) -> str:
         """The first eight characters: enough for people, never for decisions."""
         return str(self)[:8]
+
+
+@lru_cache(4096)
+def _text(key: bytes) -> str:
+    return base64.b32encode(key).decode().rstrip("=").lower()
 
 
 class Address(NamedTuple):

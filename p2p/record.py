@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from p2p.errors import WireError
 from p2p.peer import Peer, PeerId
@@ -85,6 +86,13 @@ def read(data: bytes) -> Record:
     if len(data) > MAX_RECORD:
         raise WireError(f"a record of {len(data)} bytes is above {MAX_RECORD}")
     return TABLE.decode(data[SIGNATURE:])[0]
+
+
+@lru_cache(2048)
+def shared(data: bytes) -> tuple[Record, bytes]:
+    """What `read` makes of it, and the bytes: the same objects for the same bytes, since every
+    neighbour sends a record, and every node of a simulation holds it."""
+    return read(data), data
 
 
 def genuine(record: Record, data: bytes, verify: Verify) -> bool:

@@ -54,8 +54,8 @@ from p2p.record import (
     fitting,
     genuine,
     prefix,
-    read,
     seal,
+    shared,
 )
 from p2p.timers import Timers
 
@@ -248,7 +248,7 @@ class Roster:
             return []
         for tenths, data in message.records:
             try:
-                record = read(data)
+                record, data = shared(data)
                 if not self._take_in(record, data, now - tenths / TENTHS, link, now):
                     return []  # it will be named again
             except WireError as error:

@@ -83,6 +83,7 @@ class Host:
     machine: Machine[Any]
     address: Address
     clock: Clock
+    label: bytes  # of the address, for the trace
     wake: float = inf  # when handle_timeout is due; one heap entry a host
     uplink_free: float = 0.0
     downlink_free: float = 0.0
@@ -126,6 +127,7 @@ class Network:
         self._clocks: dict[Address, Clock] = {}  # of those that are gone as well
         self._streams: dict[Route, float] = {}  # when the last one arrives
         self._trace = sha256()
+        self.events = 0  # packets that arrived, and wake-ups of machines
         self.sent = 0  # bytes, of all hosts, those that are gone included
         self.received = 0
 
@@ -140,7 +142,7 @@ class Network:
         """Put a machine on the network."""
         if address in self.hosts:
             raise ValueError(f"there is a machine at {address} already; detach it first")
-        self.hosts[address] = Host(machine, address, self.clock(address))
+        self.hosts[address] = Host(machine, address, self.clock(address), str(address).encode())
         self.pump(address)
 
     def detach(self, address: Address) -> Host:
@@ -254,7 +256,8 @@ class Network:
             self.call_at(host.frozen, self._wake, host, at, due)
             return
         host.wake = inf
-        self._trace.update(pack(">d", self.now) + str(host.address).encode())
+        self.events += 1
+        self._trace.update(pack(">d", self.now) + host.label)
         now = host.clock.read(self.now, at_least=due)
         self.pump(host.address, host.machine.handle_timeout(now))
 
@@ -275,14 +278,14 @@ class Network:
             delay = 3 * self._latency(link) + RETRANSMISSION * link.loss * segments**0.5
             at = max(departure + delay, self._streams.get(route, 0.0))
             self._streams[route] = at
-            self.call_at(at, self._deliver, host.address, packet)
+            self.call_at(at, self._deliver, host, packet)
             return
         copies = 2 if link.duplicate and self._rng.random() < link.duplicate else 1
         for _ in range(copies):
             if not link.loss or self._rng.random() >= link.loss:
                 late = 3 if link.reorder and self._rng.random() < link.reorder else 1
                 at = departure + late * self._latency(link)
-                self.call_at(at, self._deliver, host.address, packet)
+                self.call_at(at, self._deliver, host, packet)
 
     def _link(self, source: Address, target: Address) -> Link:
         return self.link if self.routes is None else self.routes(source, target)
@@ -290,30 +293,32 @@ class Network:
     def _latency(self, link: Link) -> float:
         return self._rng.uniform(*link.latency)
 
-    def _deliver(self, source: Address, packet: Packet) -> None:
-        host = self.hosts.get(packet.address)
+    def _deliver(self, sender: Host, packet: Packet) -> None:
+        host, source = self.hosts.get(packet.address), sender.address
         if host is None or not self._passes(source, packet):
             return
         held = max(host.stalled, self._clogged_until(source, packet))
         if held > self.now:
-            self.call_at(held, self._deliver, source, packet)
+            self.call_at(held, self._deliver, sender, packet)
             return
         down = self._link(source, packet.address).down
         if down == inf:
-            self._take(source, packet)
+            self._take(sender, packet)
             return
         host.downlink_free = max(self.now, host.downlink_free) + len(packet.data) / down
-        self.call_at(host.downlink_free, self._take, source, packet)
+        self.call_at(host.downlink_free, self._take, sender, packet)
 
-    def _take(self, source: Address, packet: Packet) -> None:
+    def _take(self, sender: Host, packet: Packet) -> None:
         host = self.hosts.get(packet.address)
         if host is None:
             return  # it went while the packet stood in its queue
+        self.events += 1
         host.received += len(packet.data)
         self.received += len(packet.data)
-        self._trace.update(pack(">d", self.now) + f"{source}>{packet.address}".encode())
-        self._trace.update(packet.data)
-        arrived = Packet(source, packet.data, packet.channel)
+        self._trace.update(
+            b"%b%b>%b%b" % (pack(">d", self.now), sender.label, host.label, packet.data)
+        )
+        arrived = Packet(sender.address, packet.data, packet.channel)
         self.pump(packet.address, host.machine.receive(arrived, host.clock.read(self.now)))
 
     def _passes(self, source: Address, packet: Packet) -> bool:

@@ -1,8 +1,9 @@
 """Many agents in virtual time: the very `Agent` that a node runs, with real encoded bytes.
 
-Training is charged virtual seconds. A round is computed at the virtual time at which it ends,
-because nobody can see its outcome earlier: what was merged into a model before the round began is
-in it, what arrives during the round waits in the agent, exactly as in `gossip.Node`. A round that
+Training is charged virtual seconds. What was merged into a model before a round began is in it,
+what arrives during the round waits in the agent, exactly as in `gossip.Node`; so nobody sees a
+round's outcome before the virtual time at which it ends, and alike rounds that are under way at the
+same time are computed together (`sims.training`). A round that
 ends in NaN is undone, and a node on which it happens time and again ends, as there. Of the
 published algorithms that can run in the place of ours, some make training wait for messages; that
 time passes as well.
@@ -18,7 +19,6 @@ from math import inf
 from random import Random
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from gossip.agent import Agent, AgentConfig, AgentStats
@@ -32,6 +32,7 @@ from sims.baselines.algorithm import Algorithm, Place
 from sims.fixed import FixedSwarm
 from sims.network import Link, Network
 from sims.report import Report
+from sims.training import MOST, Trainee, Training
 
 PORT = 7946
 JITTER = 0.1  # of a round's duration, so that nodes do not march in step
@@ -95,6 +96,13 @@ class SimulationConfig:
     begin: float = 0.0
     """Virtual seconds before which nobody trains; time for links to form, in benchmarks."""
 
+    stack: int = MOST
+    """Rounds of training that are computed in one go at most; 1: one by one, to the same trace
+    where the kernels allow it (see `sims.training`). The default is measured there."""
+
+    threads: int = 0
+    """That this may use; 0: as many as PyTorch does."""
+
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
 
@@ -127,6 +135,7 @@ class SimulatedNode:
     rng: Random
     learner: Learner
     hostile: bool = False  # the report is about the others
+    trainee: Trainee = field(init=False)  # trains `learner`
     agent: Participant | None = None
     incarnation: int = 0
     checkpoint: Checkpoint | None = None
@@ -137,7 +146,6 @@ class SimulatedNode:
     failures: int = 0  # rounds in a row that ended in NaN
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated: float = -inf  # when
-    handed_out: Tensor = field(default_factory=lambda: torch.empty(0))  # by the last sync
 
 
 class Simulation:
@@ -157,6 +165,7 @@ class Simulation:
         self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
         self._identities: dict[int, tuple[Identity, Peer]] = {}
+        self.training = Training(self._config.stack, self._config.threads)
         self._listeners: list[Callable[[int, Event, float], None]] = []
         self._watchers: list[Callable[[int], None]] = []
 
@@ -202,6 +211,7 @@ class Simulation:
         if node.agent is None:
             raise ValueError(f"node {index} is down already")
         self.network.note("crash", index)
+        node.trainee.give_up()
         host = self.network.detach(node.peer.address)
         self.lives.append((self.now, index, False))
         node.sent += host.sent
@@ -283,7 +293,7 @@ class Simulation:
         node.incarnation += 1
         self.lives.append((self.now, node.index, True))
         node.agent = self._participant(node, saved)
-        node.handed_out, node.failures = node.agent.handed_out.clone(), 0
+        node.trainee, node.failures = self.training.enrol(node.learner), 0
         self._publish(node, node.agent)
         contacts = [other.peer.address for other in self.nodes[:SEEDS] if other is not node]
         clock = self.network.clock(node.peer.address)
@@ -330,6 +340,7 @@ class Simulation:
         return self._identities[index]
 
     def _train_later(self, node: SimulatedNode) -> None:
+        node.trainee.begin()
         seconds = self._config.train_seconds * node.slowdown
         seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
         begun = max(self.now, self._config.begin)
@@ -344,8 +355,7 @@ class Simulation:
             self.call_at(host.frozen, self._trained, node, agent)
             return
         clock = host.clock
-        samples = node.learner.train()
-        parameters = node.learner.parameters()
+        parameters, samples = node.trainee.finish()
         self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
         try:
             merged = agent.sync(parameters, samples, clock.read(self.now))
@@ -356,7 +366,7 @@ class Simulation:
                 self.crash(node.index)
                 return
             try:
-                merged = agent.sync(node.handed_out, 0, clock.read(self.now))
+                merged = agent.sync(agent.handed_out.clone(), 0, clock.read(self.now))
             except NotFinite:  # a published algorithm has diverged: there is nothing to go back to
                 self.crash(node.index)
                 return
@@ -370,8 +380,7 @@ class Simulation:
 
     def _go_on(self, node: SimulatedNode, merged: Tensor, *, load: bool) -> None:
         if load:
-            node.learner.load(merged)
-        node.handed_out = merged
+            node.trainee.load(merged)
         if isinstance(node.agent, Agent) and isinstance(node.learner, Probing):
             probe = node.agent.probe()
             if probe is not None:

@@ -93,7 +93,10 @@ class BaselineAgent:
         """(n,) the model; a live view, not to be written to."""
         return self.algorithm.x
 
-    handed_out = x
+    @property
+    def handed_out(self) -> Tensor:
+        """(n,) the model that training went on from; a live view, not to be written to."""
+        return self._handed_out
 
     @property
     def stats(self) -> AgentStats:

@@ -110,4 +110,4 @@ def test_a_limit_for_each_exchange_is_no_limit_on_how_many() -> None:
 
 def test_of_a_small_model_a_packet_holds_what_there_is() -> None:
     assert density().choose(1.0, 10, inf).density == 1.0
-    assert density().choose(1.0, 640, inf).density == pytest.approx(0.1)
+    assert density().choose(1.0, 320, inf).density == pytest.approx(0.1)

@@ -219,3 +219,25 @@ def test_where_there_is_no_scale_there_is_no_correction(settings: dict[str, floa
 def test_a_strength_that_makes_no_sense_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match=str(strength)):
         DriftCorrection(SGD([parameter(0.0)], lr=0.1), 1, strength)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_under_a_scaler_the_correction_has_the_scale_of_the_gradients(fused: bool) -> None:
+    moved = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+        weights = parameter(0.0)
+        optimizer = SGD([weights], lr=0.1, fused=fused)
+        drift = DriftCorrection(optimizer, steps=1, strength=0.5)
+        for _ in range(2):
+            step(optimizer, [1.0])
+            merge(drift, weights, 0.0)
+        optimizer.zero_grad()
+        if scaler is None:
+            weights.sum().backward()
+            optimizer.step()
+        else:
+            scaler.scale(weights.sum()).backward()
+            scaler.step(optimizer)
+        moved.append(weights.item())
+    assert moved[0] == pytest.approx(-0.05)
+    assert moved[1] == pytest.approx(moved[0])

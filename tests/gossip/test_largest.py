@@ -1,5 +1,7 @@
 """Both ways to find the largest coordinates find the same; and a difference is a subtraction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -25,8 +27,8 @@ def normal(size: int, seed: int = 0) -> Tensor:
 
 
 def agree(vector: Tensor, reference: Tensor | None, density: float) -> None:
-    here = Difference(vector, reference, host=True).largest(density)
-    away = Difference(vector, reference, host=False).largest(density)
+    here = replace(Difference.of(vector, reference), host=True).largest(density)
+    away = replace(Difference.of(vector, reference), host=False).largest(density)
     assert here[0].tobytes() == away[0].tobytes()
     assert here[1].tobytes() == away[1].tobytes()
     assert here[2] == away[2]
@@ -72,7 +74,7 @@ def test_nan_is_refused_on_an_accelerator_too() -> None:
     vector = normal(300_000)
     vector[7] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinity"):
-        Difference(vector, None, host=False).largest(0.1)
+        replace(Difference.of(vector), host=False).largest(0.1)
 
 
 def test_vectors_of_two_sizes_have_no_difference() -> None:

@@ -218,14 +218,28 @@ def test_a_step_never_waits_for_the_network() -> None:
     with gossip.join(ours, sync_every=1) as peer:
         held = threading.Event()
         stood: list[bool] = []
-        assert peer._loop is not None
         # The network's thread stands still.
-        peer._loop.call_soon_threadsafe(lambda: stood.append(held.wait(PATIENCE)))
+        peer._network._soon(lambda: stood.append(held.wait(PATIENCE)))
         for _ in range(100):
             peer.step()
         assert not stood
         held.set()
         eventually("samples", lambda: peer.step(0) or peer.status()["samples"] == 100)
+
+
+def test_the_last_steps_arrive_too_where_the_network_is_late(tmp_path: Path) -> None:
+    ours = constant(0.0)
+    with gossip.join(ours, sync_every=1, state_dir=tmp_path) as peer:
+        held = threading.Event()
+        peer._network._soon(held.wait, PATIENCE)
+        for _ in range(10):
+            ours.bias.data.add_(1.0)
+            peer.step()
+        held.set()
+    again = constant(9.0)
+    with gossip.join(again, state_dir=tmp_path) as peer:
+        assert peer.status()["samples"] == 10
+    assert bool((again.bias == 10.0).all())
 
 
 def test_nan_is_reported_by_layer_and_a_model_that_was_mended_goes_on() -> None:
