@@ -263,6 +263,14 @@ class Access:
             if left > 0
         ]
 
+    def scores(self) -> list[dict[str, object]]:
+        """Whose faults count at present, and what he may do."""
+        now = self._now()
+        return [
+            {"id": str(peer), "faults": faults, "standing": self.conduct.standing(peer, now).value}
+            for peer, faults in self.conduct.faults(now).items()
+        ]
+
     def note(self, event: object) -> None:
         """Write down what happened, as far as it belongs here."""
         match event:

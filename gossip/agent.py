@@ -100,6 +100,7 @@ AgentEvent = SwarmEvent | ExchangeEvent | ModelAdopted
 class AgentStats:
     """Plain counters, since the agent was made or restored."""
 
+    rounds: int = 0  # of training that were taken in
     exchanges: int = 0
     bytes_dense: int = 0  # what the same halves would be in plain float32
 
@@ -198,6 +199,7 @@ class Agent:
         _refuse_not_finite(self.layout, parameters)
         if samples:
             cut = self.layout.parameters
+            self.stats.rounds += 1
             self._motion.measure(squared_distance(parameters[:cut], self._handed_out[:cut]))
         merged, self._merged = self._merged, False
         for start in range(0, self.layout.size, CHUNK):  # one pass over memory, not four

@@ -234,6 +234,22 @@ def numbered(directory: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem), path) for path in paths if path.stem.isdecimal())
 
 
+def latest(directory: Path, most: int) -> list[dict[str, Any]]:
+    """The last lines of a log, unchecked, the oldest first; what is no line is left out."""
+    found: list[dict[str, Any]] = []
+    for _, path in reversed(numbered(directory)):
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - TAIL, 0))
+            lines = file.read().splitlines()[size > TAIL :]  # the first of these is cut
+        for line in reversed(lines):
+            with suppress(ValueError):
+                found.append(json.loads(line))
+            if len(found) == most:
+                return found[::-1]
+    return found[::-1]
+
+
 def check(path: Path, signer: PeerId | None = None, *, files: int = FILES) -> Verified:
     """Verify a log, or one file of it, signed by that peer, or by whoever the first line names.
 

@@ -15,6 +15,7 @@ from gossip.access_commands import audit, invite, key
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
+from gossip.prediction_commands import dashboard, predict
 from gossip.run_command import run
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     """Train one model together with peers, without a server."""
 
 
-for command in (run, status, peers, model, key, invite, ban, audit):
+for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
     main.add_command(command)
 
 

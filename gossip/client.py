@@ -96,8 +96,9 @@ def send(
         assert api is not None
         address, token, remedy = api, os.environ.get(TOKEN, ""), f"give --state-dir, or set {TOKEN}"
     else:
-        address, token, remedy = _known(state_dir)
+        address, token = known(state_dir)
         address = api or address
+        remedy = f"{state_dir / 'api.json'} is not that node's; start the node again"
     try:
         request = urllib.request.Request(
             f"http://{address}/api/v1/{path}",
@@ -123,11 +124,13 @@ def send(
         raise Unreachable(f"no node answers at {address}: {reason}; is it still running?") from None
 
 
-def _known(state_dir: Path) -> tuple[str, str, str]:
+def known(state_dir: Path) -> tuple[str, str]:
+    """Address and token of the local API of the node with this state directory. Raises Unreachable,
+    without asking it."""
     path = state_dir / "api.json"
     try:
-        known = json.loads(path.read_text())
-        address, token = str(known["address"]), str(known["token"])
+        found = json.loads(path.read_text())
+        address, token = str(found["address"]), str(found["token"])
     except FileNotFoundError:
         raise Unreachable(
             f"no node runs with {state_dir}: there is no {path}; start one with "
@@ -137,7 +140,7 @@ def _known(state_dir: Path) -> tuple[str, str, str]:
         raise Unreachable(
             f"{path} does not say where the node is ({error!r}); start the node again"
         ) from None
-    return address, token, f"{path} is not that node's; start the node again"
+    return address, token
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -15,14 +15,12 @@ from typing import Any
 import torch
 
 from gossip import config as settings
-from gossip.agent import AgentEvent, ModelAdopted
 from gossip.config import Config
 from gossip.errors import GossipError
-from gossip.exchange import LinkReset, ModelMismatched
 from gossip.learner import Learner
 from gossip.node import Node
 from gossip.target import build, load
-from p2p import PeerBanned, PeerDown, PeerGraylisted, PeerUp, SeedUnreachable
+from gossip.telling import describe
 
 
 class TrainingFailed(GossipError):
@@ -69,6 +67,8 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         loop.add_signal_handler(number, on_signal, number)
     async with node:
         say(f"{node.me} is up; local API at {node.api_address}")
+        if config.state_dir is not None:
+            say(f"its pages: gossip dashboard --state-dir {config.state_dir}")
         if node.network is None:
             say(
                 "no network key, so nothing is encrypted and this node stays on loopback; for more "
@@ -116,29 +116,6 @@ async def _tell(node: Node) -> None:
         line = describe(event)
         if line is not None:
             say(line)
-
-
-def describe(event: AgentEvent) -> str | None:
-    """One line for people, or None for what happens all the time."""
-    match event:
-        case PeerUp(peer):
-            return f"linked with {peer}"
-        case PeerDown(peer, reason):
-            return f"lost {peer}: {reason}"
-        case SeedUnreachable(address, attempts):
-            return f"no answer from {address} after {attempts} attempts; still trying"
-        case PeerGraylisted(peer, reason):
-            return f"no link with {peer.short} for now, it has erred twice: {reason}"
-        case PeerBanned(peer, seconds, reason):
-            return f"banned {peer.short} for {seconds / 3600:g} h: {reason}"
-        case ModelMismatched(peer, difference):
-            return f"not exchanging with {peer}, its model differs: {difference}"
-        case LinkReset(peer, reason):
-            return f"link with {peer} begins anew: {reason}"
-        case ModelAdopted(peer, samples):
-            return f"took over the model of {peer.short}, which has seen {samples:,} samples"
-        case _:
-            return None
 
 
 def say(line: str) -> None:

@@ -9,6 +9,7 @@ GossipError
 ├── AuditBroken       an audit log that is not as it was written
 ├── TargetError       a learner that cannot be found or made
 ├── ModelError        a file that is no model, or of another one
+├── PredictionRefused  an input that cannot be answered
 └── CheckpointError   a checkpoint that cannot be used
 """
 
@@ -51,3 +52,7 @@ class CheckpointError(GossipError):
 
 class ModelError(GossipError, ValueError):
     """A file that is no model, or not of the layout that is asked for; the text says which."""
+
+
+class PredictionRefused(GossipError, ValueError):
+    """An input that cannot be answered; the text says why."""

@@ -29,8 +29,9 @@ from gossip.config import Config
 from gossip.discovery import Discovery
 from gossip.errors import ConfigError
 from gossip.exchange import Receipt
-from gossip.model_api import ModelApi
+from gossip.node_api import NodeApi
 from gossip.peers import peers
+from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
@@ -106,9 +107,9 @@ class Host:
                 lambda: self._after([]),
             )
             local = await own_loopback(self.config.api, "the local API is for this machine only")
-            answers = {"status": self.status, "peers": self.peers}
-            model = ModelApi(self.agent)
-            api = Api(local, self.config.state_dir, answers, self.access, model.routes)
+            self.api = NodeApi(self, identity.id)
+            self.routes = [*self.api.routes, *self._routes()]
+            api = Api(local, self.config.state_dir, self.routes)
             await stack.enter_async_context(api)
             self.api_address = api.address
             self._up = True
@@ -120,6 +121,7 @@ class Host:
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
             stack.push_async_callback(self.leave)
             stack.push_async_callback(_cancel, asyncio.create_task(self._discovery.run()))
+            await stack.enter_async_context(self.api.observer)
             self._stack = stack.pop_all()
         return self
 
@@ -174,6 +176,10 @@ class Host:
             samples=samples,
             receipts=receipts,
         )
+
+    def _routes(self) -> list[Route]:
+        """What the local API answers besides."""
+        return []
 
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""

@@ -214,6 +214,11 @@ class TorchLearner:
         """The layout of the model, as it was on construction."""
         return self._layout
 
+    @property
+    def selection(self) -> Selection:
+        """What of the model is shared."""
+        return self._selection
+
     def parameters(self) -> Tensor:
         """A copy of what is shared of the model, (n,) float32."""
         vector = torch.empty(self._layout.size, device=self._vectors)

@@ -16,7 +16,10 @@ from gossip import model_file, model_vector
 from gossip.agent import Agent
 from gossip.errors import ModelError, NotFinite
 from gossip.model_file import SHA256
+from gossip.routes import Route, refusal
 from gossip.vector import Layout
+
+BYTES = "application/octet-stream"
 
 
 class ModelApi:
@@ -27,9 +30,24 @@ class ModelApi:
         self._busy = asyncio.Lock()
 
     @property
-    def routes(self) -> list[web.RouteDef]:
-        """For the API's router."""
-        return [web.get("/api/v1/model", self._get), web.put("/api/v1/model", self._put)]
+    def routes(self) -> list[Route]:
+        """For the API's table."""
+        return [
+            Route(
+                method="GET",
+                path="/api/v1/model",
+                about=f"The model as a safetensors file; its SHA-256 in the header {SHA256}.",
+                answer=self._get,
+                gives=BYTES,
+            ),
+            Route(
+                method="PUT",
+                path="/api/v1/model",
+                about="Go on from the model in such a file.",
+                answer=self._put,
+                takes=(BYTES,),
+            ),
+        ]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         async with self._busy:
@@ -38,9 +56,9 @@ class ModelApi:
             try:
                 size, digest = await asyncio.to_thread(_measure, layout, x, about)
             except ModelError as error:
-                return _refusal(error)
+                return refusal(error)
             answer = web.StreamResponse(headers={SHA256: digest})
-            answer.content_type = "application/octet-stream"
+            answer.content_type = BYTES
             answer.content_length = size
             await answer.prepare(request)
             for piece in model_vector.write(layout, x, about):
@@ -54,9 +72,9 @@ class ModelApi:
                 x = await self._receive(request)
                 self._agent.replace(x.to(self._agent.x.device))
             except (ModelError, NotFinite) as error:
-                return _refusal(error)
+                return refusal(error)
             except asyncio.IncompleteReadError:
-                return _refusal(ModelError("it is cut off"))
+                return refusal(ModelError("it is cut off"))
             return web.json_response({"layout": self._agent.layout.hash.hex()})
 
     async def _receive(self, request: web.Request) -> Tensor:
@@ -88,7 +106,3 @@ def _measure(layout: Layout, x: Tensor, about: dict[str, str]) -> tuple[int, str
         digest.update(piece)
         size += len(piece)
     return size, digest.hexdigest()
-
-
-def _refusal(error: Exception) -> web.Response:
-    return web.json_response({"error": str(error)}, status=400)

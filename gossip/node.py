@@ -26,6 +26,9 @@ from gossip.config import Config
 from gossip.errors import NotFinite
 from gossip.host import Host
 from gossip.learner import Learner, Probing, Resumable
+from gossip.prediction import Predictor
+from gossip.prediction_api import PredictionApi
+from gossip.routes import Route
 from gossip.trust import Probe
 from p2p import PeerId
 
@@ -58,9 +61,14 @@ class Node(Host):
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        self._predictor.close()
         await self._stop_training()
         await asyncio.to_thread(self._thread.shutdown)
         await super().__aexit__(*exception)
+
+    def _routes(self) -> list[Route]:
+        self._predictor = Predictor(self.agent, self._learner, self._in_thread)
+        return PredictionApi(self._predictor, self.api.exposition).routes
 
     async def rest(self) -> None:
         """Stop training for good, take over what was merged, and evaluate."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from math import isfinite
+from typing import Literal
 
-from p2p import Channel, Swarm
+from p2p import Channel, PeerId, Swarm
 from p2p.link import Link
 from p2p.record import prefix
 from p2p.roster import Entry
+
+STALE = 150.0  # seconds; who lives has published twice by then, in a network of less than 700
+NEW = 45.0  # seconds; twice the longest pause between two records with news (`RosterConfig`)
+State = Literal["up", "left", "missed"]
 
 
 def peers(swarm: Swarm, now: float) -> dict[str, object]:
@@ -17,13 +22,43 @@ def peers(swarm: Swarm, now: float) -> dict[str, object]:
     known = {whose: str(entry.record.peer.id) for whose, entry in entries.items()}
     for peer in swarm.neighbours:
         known[prefix(peer)] = str(peer)
+    near = {swarm.me.id, *swarm.neighbours}
     ordered = sorted(entries.values(), key=lambda one: (one.record.name, one.record.peer.id))
     return {
         "id": str(swarm.me.id),
         "neighbours": [_neighbour(link) for link in swarm.neighbours.values()],
-        "roster": [_known(entry, known, now) for entry in ordered],
+        "roster": [
+            _known(entry, known, now) | {"state": state(entry, entries, near, now)}
+            for entry in ordered
+        ],
         "metrics": everywhere([dict(entry.record.metrics) for entry in ordered]),
     }
+
+
+def state(
+    entry: Entry, entries: Mapping[bytes, Entry], near: Container[PeerId], now: float
+) -> State:
+    """How the peer of a record is, as far as the others tell.
+
+    `up`; `left`, if it has said goodbye; or `missed`: its record is old, or all neighbours that it
+    names have published since and none of them names it. Who is `near` we know better. A record
+    without neighbours is a newcomer's, who publishes again as soon as it may when it has some.
+    """
+    record = entry.record
+    if record.left:
+        return "left"
+    if record.peer.id in near:
+        return "up"
+    if now - entry.published > (STALE if record.neighbours else max(NEW, len(entries) / 4)):
+        return "missed"
+    named = [entries[whose] for whose in record.neighbours if whose in entries]
+    return "missed" if named and all(_has_lost(one, entry) for one in named) else "up"
+
+
+def _has_lost(other: Entry, entry: Entry) -> bool:
+    """Whether the other has published since, and is no neighbour any more."""
+    names = not other.record.left and prefix(entry.record.peer.id) in other.record.neighbours
+    return other.published > entry.published and not names
 
 
 def everywhere(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

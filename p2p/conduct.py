@@ -133,6 +133,11 @@ class Conduct:
             return self._punish(peer, reason, now)
         return PeerGraylisted(peer, reason) if count == self._config.graylist_at else None
 
+    def faults(self, now: float) -> dict[PeerId, int]:
+        """How many faults count, of all who have any."""
+        counted = {peer: self._recent(peer, now) for peer in self._faults}
+        return {peer: count for peer, count in counted.items() if count}
+
     def ban(self, peer: PeerId, until: float, reason: str) -> None:
         """Keep somebody out, as an operator says."""
         self.bans.pop(peer, None)
