@@ -17,7 +17,7 @@ from p2p import (
     Swarm,
     SwarmConfig,
 )
-from sims.network import Link, Network
+from sims.network import Host, Link, Network
 
 NODES = 16
 
@@ -131,12 +131,12 @@ def test_a_peer_that_only_its_neighbour_cannot_reach_lives(transport: str) -> No
     blocked = {one.me.address, other.address}
     deliver = world.network._deliver
 
-    def drop(source: Address, packet: Packet) -> None:
-        if {source, packet.address} != blocked:
+    def drop(sender: Host, packet: Packet) -> None:
+        if {sender.address, packet.address} != blocked:
             if transport == "tcp":
-                source = Address(source.host, 50000)
+                sender = replace(sender, address=Address(sender.address.host, 50000))
                 packet = replace(packet, channel=Channel.STREAM)
-            deliver(source, packet)
+            deliver(sender, packet)
 
     world.network._deliver = drop  # type: ignore[method-assign]
     world.network.run(60)
