@@ -54,7 +54,7 @@ $(VENV)/installed-dev: $(VENV)/installed-models
 	touch $@
 
 $(VENV)/installed-fuzz: $(VENV)/installed-dev
-	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,ray,dev,fuzz]'
+	$(PIP) install --constraint constraints.txt --editable '.[models,images,parquet,plots,ray,lightning,transformers,keras,tensorboard,onnx,dev,fuzz]'
 	touch $@
 
 clean:

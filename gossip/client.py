@@ -114,6 +114,8 @@ def send(
             reason = _reason(error)
         if error.code == 401:
             raise Unreachable(f"the node at {address} refuses the token: {remedy}") from None
+        if error.code == 413:
+            raise Refused("that is more than the node reads at once, 16 MiB") from None
         if error.code in (400, 507) and reason:
             raise Refused(reason) from None
         raise Unreachable(f"{address} answers {error.code}; is it a gossip node?") from None

@@ -78,3 +78,14 @@ def the_node(state_dir: Path | None, api: str | None) -> None:
     """Refuse to guess which node is meant."""
     if state_dir is None and api is None:
         raise click.UsageError("say which node: --state-dir DIR or --api H:P")
+
+
+def options(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, str]:
+    """Read `NAME=VALUE` pairs."""
+    pairs = [text.partition("=") for text in texts]
+    for (name, equals, _), text in zip(pairs, texts, strict=True):
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE, for example split=shards")
+    return {name: value for name, _, value in pairs}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, of_node, the_node
+from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, of_node, options, the_node
 
 if TYPE_CHECKING:
     from gossip.model_file import Difference, ModelFile
@@ -78,11 +78,11 @@ def push(state_dir: Path | None, api: str | None, json_: bool, file: Path) -> No
     "--state-dir", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The node's."
 )
 @click.option("--target", metavar="TARGET", help="What makes the model: train.py:learner")
-@click.option("--option", multiple=True, metavar="NAME=VALUE", help="For TARGET.")
+@click.option("--option", multiple=True, callback=options, metavar="NAME=VALUE", help="For TARGET.")
 @as_json
 @click.argument("file", type=click.Path(path_type=Path))
 def export(
-    state_dir: Path, target: str | None, option: tuple[str, ...], json_: bool, file: Path
+    state_dir: Path, target: str | None, option: dict[str, str], json_: bool, file: Path
 ) -> None:
     """Write the last checkpoint's model to FILE; the node need not run.
 
@@ -97,8 +97,10 @@ def export(
     if file.suffix in PROGRAMS:
         if target is None:
             raise click.UsageError(f"a {file.suffix} file computes: say what, with --target")
-        _export_program(state_dir, target, dict(text.partition("=")[::2] for text in option), file)
+        _export_program(state_dir, target, option, file, json_)
         return
+    if target is not None:
+        raise click.UsageError(f"--target is for {', '.join(PROGRAMS)}, and FILE is {file}")
     with _failing():
         from gossip import model_client
 
@@ -130,7 +132,9 @@ def diff(json_: bool, a: Path, b: Path) -> None:
         _show(found)
 
 
-def _export_program(state_dir: Path, target: str, options: dict[str, str], file: Path) -> None:
+def _export_program(
+    state_dir: Path, target: str, options: dict[str, str], file: Path, json_: bool
+) -> None:
     with _failing():
         from gossip import program_file
         from gossip.target import build, load
@@ -138,7 +142,10 @@ def _export_program(state_dir: Path, target: str, options: dict[str, str], file:
         learner = build(load(target), 0, 1, 0, options)
         off, warning = program_file.export(learner, state_dir, file)
     _warn(warning)
-    click.echo(f"{file} computes what the model of {state_dir} does, within {off:.1g}")
+    if json_:
+        click.echo(json.dumps({"file": str(file), "off": off}))
+    else:
+        click.echo(f"{file} computes what the model of {state_dir} does, within {off:.1g}")
 
 
 def _warn(warning: str | None) -> None:

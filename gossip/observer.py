@@ -62,7 +62,9 @@ class Observer:
     def __init__(self, node: Observed) -> None:
         self.history = History()
         self.lines: deque[Told] = deque(maxlen=LINES)  # what people want to read, the oldest first
-        self.counts: Counter[str] = Counter()  # of events, by kind
+        # Of events, by kind. Bans from the beginning: Prometheus sees no increase in a series that
+        # appears with a 1.
+        self.counts: Counter[str] = Counter(peer_banned=0)
         self.exchanged = 0.0  # Unix seconds of the last exchange; 0: there was none
         self.present = False
         self._node = node

@@ -34,7 +34,15 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 MOST_INPUTS = 4096  # in one batch. A guess.
 MOST_WAITING = 16  # batches. A guess.
-UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
+UNREADABLE = (  # what a learner's `prepare` may raise on an input that is not what it expects
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    ImportError,
+)
 LEAST_SIDE = 5  # pixels of what one can draw
 
 
@@ -189,7 +197,7 @@ class Twin:
             if prepared.shape != ones.shape or not prepared.is_floating_point():
                 return Asked()
             highest = float(inputs.max()) / float(prepared.max())
-        except (*UNREADABLE, AttributeError):
+        except UNREADABLE:
             return Asked()  # the learner takes no numbers
         usable = isfinite(highest) and highest > 0
         return Asked(tuple(ones.shape), round(highest, 6) if usable else 1.0)

@@ -49,7 +49,7 @@ def export(learner: Learner, state_dir: Path, file: Path) -> tuple[float, str | 
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of PyTorch about itself
-            run = WRITERS[file.suffix](model, inputs[:SAMPLES], fresh)
+            run = _written(model, inputs[:SAMPLES], fresh)
             off = max(_off(run(part), model(part)) for part in (inputs, inputs[:1]))
         if not off <= TOLERANCE:
             raise ModelError(f"as {file.suffix} the model is off by {off:.2g}; it is not written")
@@ -59,6 +59,18 @@ def export(learner: Learner, state_dir: Path, file: Path) -> tuple[float, str | 
     finally:
         fresh.unlink(missing_ok=True)
     return off, warning
+
+
+def _written(model: nn.Module, inputs: Tensor, file: Path) -> Run:
+    try:
+        return WRITERS[file.suffix](model, inputs, file)
+    except (OSError, ModelError):
+        raise
+    except (
+        Exception
+    ) as error:  # exporters raise whatever a model that they cannot follow makes them
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ModelError(f"PyTorch cannot export this model as {file.suffix}: {reason}") from None
 
 
 def _load(learner: TorchLearner, state_dir: Path) -> str | None:

@@ -22,6 +22,7 @@ from gossip.console import (
     fail,
     file,
     network_key,
+    options,
 )
 
 if TYPE_CHECKING:
@@ -34,17 +35,6 @@ def shard(context: click.Context, parameter: click.Parameter, text: str) -> tupl
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise click.BadParameter(f"{text!r} is not i/n with 0 <= i < n, for example 0/5")
     return int(index), int(count)
-
-
-def options(
-    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
-) -> dict[str, str]:
-    """Read `NAME=VALUE` pairs."""
-    pairs = [text.partition("=") for text in texts]
-    for (name, equals, _), text in zip(pairs, texts, strict=True):
-        if not name or not equals:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE, for example split=shards")
-    return {name: value for name, _, value in pairs}
 
 
 @click.command()

@@ -148,7 +148,7 @@ def preparing(shape: tuple[int, ...]) -> Any:
             return numbers(raw)
         if len(shape) != 3:
             raise ValueError(f"an input is {shape[0]} numbers: made-up images come in no file")
-        return torch.from_numpy(folders.picture(shape[1], shape[0])(raw))
+        return torch.from_numpy(folders.picture_of(shape[1], shape[0])(raw))
 
     return prepare
 

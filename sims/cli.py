@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
-from gossip.run_command import options
+from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 from sims.experiment import ALGORITHMS, ATTACKS
 from sims.lab_commands import compare, replay, sweep
 from sims.topology import KINDS
@@ -98,6 +97,11 @@ def run(
 
     if sockets and (out is not None or peers):
         raise click.UsageError("--sockets compares, and makes no folder: leave out --out, --peers")
+    if peers and out is not None:
+        raise click.UsageError(
+            "--peers has records carry metrics, which changes the bytes, and a folder is of the "
+            "experiment as described: leave out --out or --peers"
+        )
     try:
         described = _described(experiment, flags, settings)
         if sockets:

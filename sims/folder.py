@@ -114,8 +114,13 @@ class Folder:
         self.write(name, "".join(json.dumps(finite(value)) + "\n" for value in values))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl."""
-        text = (self.path / "metrics.jsonl").read_text()
+        """The rows of metrics.jsonl. Raises ConfigError where there are none yet."""
+        try:
+            text = (self.path / "metrics.jsonl").read_text()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self.path} has no metrics.jsonl: its run has not ended; run it again"
+            ) from None
         return [json.loads(line) for line in text.splitlines()]
 
 

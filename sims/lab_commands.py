@@ -93,11 +93,14 @@ def compare(
     """
     from gossip.errors import GossipError
     from sims import compare as comparing
+    from sims.laboratory import need_plots
 
     if out is not None and out.suffix not in (".svg", ".pdf", ".png"):
         raise click.BadParameter(f"{out} is neither .svg, .pdf nor .png", param_hint="--out")
     goal, value = to if to is not None else (up, None)
     try:
+        if out is not None:
+            need_plots()
         groups, left_out = comparing.load(runs)
     except GossipError as error:
         fail(error, CONFIGURATION)
@@ -113,7 +116,10 @@ def compare(
         from sims import canvas, figures
 
         figure = canvas.draw(figures.comparison, groups, across, up)
-        out.write_bytes(canvas.save(figure, out.suffix[1:]))
+        try:
+            out.write_bytes(canvas.save(figure, out.suffix[1:]))
+        except OSError as error:
+            fail(f"cannot write {out}: {error.strerror}; give another --out", CONFIGURATION)
 
 
 def _plain(value: Any) -> Any:

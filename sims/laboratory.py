@@ -58,7 +58,7 @@ def conduct(
     """
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
     if out is not None and figures:
-        _need_plots()
+        need_plots()
     stage = Stage(experiment, records=records)
     expected = _expected(out)
     folder = Folder.new(out, experiment) if out is not None else None
@@ -74,8 +74,11 @@ def conduct(
                 _compare(recorder.look(), expected, folder)
     if all(node.hostile for node in simulation.live):
         if folder is not None:
+            folder.write_lines("metrics.jsonl", map(asdict, recorder.rows))
             folder.say(FAILED)
-        raise Diverged("training ended in NaN on every node; lower the learning rate")
+        if any(node.agent is None and node.failures for node in simulation.nodes):
+            raise Diverged("training ended in NaN on every node; lower the learning rate")
+        raise Diverged("no honest node is up at the end, so there is no model to look at")
     finished = not stopped()
     outcome = Outcome(simulation, recorder, simulation.report(), finished)
     if folder is not None:
@@ -141,7 +144,7 @@ def steps(
             yield
 
 
-def _need_plots() -> None:
+def need_plots() -> None:
     """Refuse to begin what cannot be drawn in the end."""
     try:
         import matplotlib  # noqa: F401

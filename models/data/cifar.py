@@ -22,6 +22,7 @@ from models.data.files import Cursor, DataError, contents
 PIXELS = 3 * 32 * 32
 MOST = 1 << 28  # bytes; CIFAR-100's largest has 155 MB
 MOST_MEMO = 1 << 20  # entries of a pickle's memory; they have one for each file name
+MOST_OPCODES = 1 << 20  # an empty dictionary takes one byte of a pickle and 64 of memory
 MOST_CALLS = 8  # of a pickle; an array takes four, and each can copy what it is given
 HARMLESS = """
 PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1
@@ -81,7 +82,7 @@ def _pair(pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Pair:
 
 def _scan(data: bytes, place: str | Path) -> None:
     """Raises DataError at the first opcode that has no business here."""
-    cursor, calls = Cursor(data, place), 0
+    cursor, opcodes, calls = Cursor(data, place), 0, 0
     try:
         for code, argument, at in pickletools.genops(data):
             cursor.at = at or 0
@@ -89,6 +90,9 @@ def _scan(data: bytes, place: str | Path) -> None:
                 raise cursor.error(f"pickle opcode {code.name} is not for data")
             if code.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) < MOST_MEMO:
                 raise cursor.error(f"a pickle's memory of {argument} entries is above {MOST_MEMO}")
+            opcodes += 1
+            if opcodes > MOST_OPCODES:
+                raise cursor.error(f"a pickle has more than {MOST_OPCODES} opcodes")
             calls += code.name == "REDUCE"
             if calls > MOST_CALLS:
                 raise cursor.error(f"a pickle makes more than {MOST_CALLS} calls")

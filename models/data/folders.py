@@ -80,14 +80,18 @@ def listed(place: str | Path, name: str) -> list[str]:
         raise
 
 
-def picture(side: int, channels: int) -> Callable[[str | bytes], Image]:
-    """A reader of images, (channels, side, side) in [0, 1], from a place or from bytes."""
+def picture(side: int, channels: int) -> Callable[[str], Image]:
+    """A reader of images, (channels, side, side) in [0, 1], from a place."""
+    return lambda place: _decoded(place, contents(place, MOST), side, channels)
 
-    def read(source: str | bytes) -> Image:
-        place, data = (
-            ("the image", source) if isinstance(source, bytes) else (source, contents(source, MOST))
-        )
-        return _decoded(place, data, side, channels)
+
+def picture_of(side: int, channels: int) -> Callable[[object], Image]:
+    """A reader of images from the bytes of a file. It opens no place, so strangers may use it."""
+
+    def read(data: object) -> Image:
+        if not isinstance(data, bytes):
+            raise DataError(f"an image is the bytes of a file, not {type(data).__name__}")
+        return _decoded("the image", data, side, channels)
 
     return read
 

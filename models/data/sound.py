@@ -27,6 +27,8 @@ def decode(data: bytes, place: str = "the sound") -> Sound:
     try:
         with wave.open(io.BytesIO(data)) as file:
             channels, width, rate, frames, *_ = file.getparams()
+            if width > 4:
+                raise ValueError(f"{8 * width} bits a sample are above 32")
             raw = file.readframes(min(frames, len(data)))
     except (wave.Error, EOFError, ValueError, OverflowError) as error:
         problem = str(error) or "it is cut short"

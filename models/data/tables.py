@@ -93,7 +93,7 @@ def _column(values: list[object], name: str, place: str | Path) -> NDArray[np.fl
     for index, value in enumerate(values):
         try:
             numbers[index] = number(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{place}: row {index + 1}: {name} is {str(value)[:40]!r}, and was a number before"
             ) from None
@@ -105,13 +105,13 @@ def _is_text(values: Iterable[object]) -> bool:
         try:
             if number(value) == number(value):  # not missing
                 return False
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return isinstance(value, str)
     return False
 
 
 def _csv(place: str | Path) -> Iterator[Row]:
-    delimiter = "\t" if ".tsv" in str(place) else ","
+    delimiter = "\t" if str(place).removesuffix(".gz").endswith(".tsv") else ","
     with opened(place) as file:
         lines = csv.reader(_lines(file, place), delimiter=delimiter, strict=True)
         try:
