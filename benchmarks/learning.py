@@ -6,10 +6,10 @@
 Every algorithm runs in `sims.Simulation` on the same swarm, links and data, and every byte is
 counted the same way; see `contest.py` for the tasks and the contenders. CHOCO-SGD's consensus step
 size is searched: all of a grid on the first seed, the best on all seeds; where data are skewed it
-gets our drift correction, which is worth as much to it as to us. Ours at its default and AD-PSGD run
-on all seeds as well, the others, for orientation, on the first; among them edge-choco, a CHOCO of
-our own that keeps a copy for each link and talks to one neighbour at a time, which needs 1.7 to 4
-times our bytes. Figures are means over the seeds; `worst` is the worst node of the worst seed.
+gets our drift correction, which is worth as much to it as to us. Ours at its default and AD-PSGD
+run on all seeds as well, the others, for orientation, on the first; among them edge-choco, a CHOCO
+of our own that keeps a copy for each link and talks to one neighbour at a time, which needs 1.7 to
+4 times our bytes. Figures are means over the seeds; `worst` is the worst node of the worst seed.
 
 `bytes` says how many times fewer than AD-PSGD in float32 (with the drift correction where data are
 skewed). Bytes to accuracy: what a node has sent when the mean accuracy first reaches half a point

@@ -428,7 +428,8 @@ class Exchange:
         theirs.add_to(self._x, -0.5 * receipt.scale)
         mine.add_to(self._x, 0.5 * receipt.scale)
         self.receipt = Receipt(receipt.epoch, receipt.n - 1)
-        self._settled.append(ExchangeUndone(self.peer, receipt.n))
+        if receipt.scale:  # else nothing of it is in the model
+            self._settled.append(ExchangeUndone(self.peer, receipt.n))
 
     def _on_describe(self, body: bytes) -> list[ExchangeEvent]:
         theirs = Layout.decode(body)

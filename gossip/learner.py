@@ -256,10 +256,14 @@ class TorchLearner:
         finally:
             self._pass = mine
 
-    def trained_on(self, batch: Batch) -> None:
-        """Keep the first samples, to probe with; for whoever trains in our place."""
-        if sum(len(inputs) for inputs, _ in self._probed) < PROBED:
-            self._probed.append(batch)
+    def trained_on(self, batch: Batch) -> bool:
+        """Keep the first samples, to probe with, and say whether more are wanted; for whoever
+        trains in our place."""
+        missing = PROBED - sum(len(inputs) for inputs, _ in self._probed)
+        if missing > 0:
+            inputs, targets = batch
+            self._probed.append((inputs[:missing].clone(), targets[:missing].clone()))
+        return missing > len(batch[0])
 
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics on the test set; empty without one."""
@@ -280,15 +284,20 @@ class TorchLearner:
     def probe(self, parameters: Tensor) -> tuple[float, float]:
         """The losses of (n,) float32 and of the model in use, on the first samples trained on.
 
-        NaN before there are any. Two forward passes; the model is written to and put back.
+        NaN before there are any, and for a model on which the loss raises. Two forward passes; the
+        model is written to and put back, to the bit.
         """
         ours = self._probed_loss()
-        mine = self.parameters()
+        mine = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         load(self.model, parameters, self._selection)
         try:
             return self._probed_loss(), ours
+        except Exception:  # a stranger's model may answer what the user's loss does not take
+            return nan, ours
         finally:
-            load(self.model, mine, self._selection)
+            with torch.no_grad():
+                for name, tensor in self.model.state_dict().items():
+                    tensor.copy_(mine[name])
 
     def _probed_loss(self) -> float:
         device = self._device()

@@ -5,8 +5,8 @@
 
 The training thread runs one round after another: take over what was merged, train, hand the model
 to the event loop, which syncs it with the agent in between. Merges that arrive during a round wait
-in the agent's vector; training never waits for the network. With `merge="clipped"` a round begins
-with a look at one neighbour's model (`gossip.trust`), if the learner can `probe`.
+in the agent's vector; training never waits for the network. Unless `merge` is "mean", a round
+begins with a look at one neighbour's model (`gossip.trust`), if the learner can `probe`.
 """
 
 from __future__ import annotations

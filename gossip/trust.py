@@ -26,13 +26,14 @@ a high loss says nothing, and honest neighbours are believed too little; a rule 
 itself, from the median excess, could be made to believe liars (`little` drives it up). Where the
 loss falls slowly an old model is hardly worse than a new one, and `replay` holds everybody back:
 logistic regression on two classes stayed at 0.64. The loss is taken to be at least 0; a model of a
-loss below counts as one of 0. Buffers are not looked at.
+loss below counts as one of 0. Buffers are not looked at. Who comes under a new id is believed at
+first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, isnan, log
+from math import exp, isfinite, isnan, log
 from statistics import median_low
 
 from torch import Tensor
@@ -43,6 +44,7 @@ SEVERITY = 4.0  # the power above. A guess
 MEMORY = 0.7  # of the excess, a look at the link
 MOST = 3.0  # of an excess: beyond, a model is merely bad; bounds how long that is remembered
 LEAST = 1e-9  # of a loss
+KEPT = 64  # peers whose links are down; as many as receipts. A guess
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,31 +58,38 @@ class Probe:
 class Trust:
     """In each neighbour of one agent, 0 to 1; 1 until something was seen."""
 
-    __slots__ = ("_excess",)
+    __slots__ = ("_excess", "_lost")
 
     def __init__(self) -> None:
         self._excess: dict[PeerId, float] = {}
+        self._lost: dict[PeerId, float] = {}  # of links that are down
 
     def judge(self, peer: PeerId, theirs: float, ours: float) -> None:
         """The losses of about the peer's model and of ours, on the same samples.
 
-        A model whose loss is NaN is as bad as any; if ours is, nothing is learned.
+        A model whose loss is NaN is as bad as any; if ours is not finite, nothing is learned.
         """
-        if isnan(ours):
+        if not isfinite(ours):
             return
         ratio = 1 / LEAST if isnan(theirs) else max(theirs, LEAST) / max(ours, LEAST)
         excess = min(max(log(ratio), -MOST), MOST)
-        before = self._excess.get(peer, excess)
+        before = self._excess.get(peer, self._lost.pop(peer, excess))
         self._excess[peer] = MEMORY * before + (1 - MEMORY) * excess
 
     def of(self, peer: PeerId) -> float:
         """Which share of what the peer says to take."""
-        excess = self._excess.get(peer)
+        excess = self._excess.get(peer, self._lost.get(peer))
         if excess is None:
             return 1.0
         usual = median_low([0.0, *self._excess.values()])
         return exp(-SEVERITY * max(0.0, excess - usual))
 
     def forget(self, peer: PeerId) -> None:
-        """The link with the peer is down."""
-        self._excess.pop(peer, None)
+        """The link with the peer is down. If it comes back soon it is believed no more than
+        before, or a liar would only have to ask for a new link."""
+        excess = self._excess.pop(peer, None)
+        if excess is None:
+            return
+        self._lost[peer] = excess
+        if len(self._lost) > KEPT:
+            del self._lost[next(iter(self._lost))]

@@ -200,7 +200,9 @@ class Pupil:
             self.result = None
             self.model.copy_(model)
             self._take_momentum(momentum)
-            self.learner.trained_on(next(self._batches()))
+            for batch in self._batches():
+                if not self.learner.trained_on(batch):
+                    break
             self.learner.last_loss = float(loss)
             if self.learner.drift is not None:
                 self.learner.drift.stepped()
@@ -322,22 +324,34 @@ def appearance(learner: Learner) -> bytes | None:
     buffers = any(True for _ in learner.model.buffers())
     hooks = len(optimizer._optimizer_step_pre_hooks) - (learner.drift is not None)
     hooks += len(optimizer._optimizer_step_post_hooks)
-    if not (plain and same and shared and local) or buffers or hooks:
+    others = set(optimizer.param_groups[0]) - {"params", *optimizer.defaults}  # of a scheduler
+    if not (plain and same and shared and local) or buffers or hooks or others:
         return None
     out = io.BytesIO()
     try:
-        _WithoutParameters(out).dump((learner.model, learner.loss, learner.drift is None))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None  # it has something that cannot be compared
+        _WithoutParameters(out, parameters).dump(
+            (learner.model, learner.loss, learner.drift is None)
+        )
+    except Exception:  # it has something that cannot be pickled, and so not be compared
+        return None
     return out.getvalue()
 
 
 class _WithoutParameters(pickle.Pickler):
-    """Pickles a model as it would be with any other parameters."""
+    """Pickles a model as it would be with any other parameters. A loss with parameters of its own
+    is refused: those are not stacked."""
+
+    def __init__(self, out: io.BytesIO, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(out)
+        self._dropped = set(map(id, parameters))
 
     def persistent_id(self, thing: Any) -> Any:
         """What stands for a parameter."""
-        return tuple(thing.shape) if isinstance(thing, nn.Parameter) else None
+        if not isinstance(thing, nn.Parameter):
+            return None
+        if id(thing) not in self._dropped:
+            raise pickle.PicklingError("a parameter that is not the model's")
+        return tuple(thing.shape)
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:

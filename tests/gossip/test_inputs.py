@@ -72,6 +72,13 @@ def test_an_array_that_claims_to_be_huge_is_not_allocated() -> None:
         inputs.read(inputs.NPY, header.replace(b"      \n", b"\n", 1) + bytes(9))
 
 
+@pytest.mark.parametrize("header", ["{'descr': (", "{1: 2, 'b': 3}", "{'shape': (True,)}"])
+def test_a_header_that_is_no_header_is_refused(header: str) -> None:
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with pytest.raises(PredictionRefused, match="it is not npy"):
+        inputs.read(inputs.NPY, body)
+
+
 def test_objects_are_never_unpickled() -> None:
     stream = BytesIO()
     np.save(stream, np.array([{}], dtype=object), allow_pickle=True)

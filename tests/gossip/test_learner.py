@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from math import isnan
+from functools import partial
+from math import isfinite, isnan
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch.optim import SGD, Adam, Optimizer
 from gossip.errors import LayoutError
 from gossip.learner import (
     EVALUATION_BATCH,
+    PROBED,
     Answering,
     Batch,
     Batches,
@@ -247,6 +249,38 @@ def test_a_probe_leaves_randomness_training_mode_and_parameters_as_they_were(
         assert torch.equal(trained(one, 2).parameters(), trained(undisturbed, 2).parameters())
 
 
+def test_a_probe_puts_back_what_float32_cannot_hold() -> None:
+    model = network().double()
+    one = TorchLearner(model, [(INPUTS.double(), TARGETS)], cross_entropy, partial(SGD, lr=0.1))
+    one.train()
+    before = [tensor.clone() for tensor in model.parameters()]
+    one.probe(-one.parameters())
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_a_model_on_which_the_loss_raises_is_no_number_and_stops_nobody() -> None:
+    def picky(outputs: Tensor, targets: Tensor) -> Tensor:
+        if not bool(torch.isfinite(outputs).all()):
+            raise RuntimeError("all elements of input should be between 0 and 1")
+        return cross_entropy(outputs, targets)
+
+    one = TorchLearner(network(), [(INPUTS, TARGETS)], picky, partial(SGD, lr=0.1))
+    one.train()
+    before = one.parameters()
+    theirs, ours = one.probe(torch.full_like(before, 9e29))
+    assert isnan(theirs)
+    assert isfinite(ours)
+    assert torch.equal(one.parameters(), before)
+
+
+def test_a_probe_holds_a_few_samples_however_large_the_batches_are() -> None:
+    many = INPUTS.repeat(50, 1), TARGETS.repeat(50)
+    assert not learner().trained_on(many), "no more are wanted"
+    one = learner()
+    one.trained_on(many)
+    assert sum(len(inputs) for inputs, _ in one._probed) == PROBED
+
+
 def test_before_there_are_samples_a_probe_tells_nothing() -> None:
     one = learner()
     assert all(map(isnan, one.probe(one.parameters())))
@@ -458,7 +492,7 @@ def test_what_is_raw_is_prepared_and_what_is_said_is_put_into_words() -> None:
     learner = TorchLearner(
         nn.Linear(1, 2),
         Batches(torch.randn(8, 1), torch.zeros(8, dtype=torch.long), 4, torch.Generator()),
-        nn.functional.cross_entropy,
+        cross_entropy,
         prepare=lambda text: torch.tensor([float(text)]),
         answer=lambda scores: "left" if scores[0] > scores[1] else "right",
     )

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from gossip.trust import MOST, Trust
+from gossip.trust import KEPT, MOST, Trust
 from p2p import PeerId
 
 IDS = [PeerId(bytes([index]) * 32) for index in range(1, 6)]
@@ -50,8 +50,10 @@ def test_a_model_of_no_loss_at_all_is_merely_bad(loss: float) -> None:
     assert trust.of(IDS[0]) > 0.5, f"an excess of {MOST} is forgotten"
 
 
-def test_of_our_own_failure_nothing_is_learned() -> None:
-    assert after(5.0, ours=nan) == [1]
+@pytest.mark.parametrize("ours", [nan, inf])
+@pytest.mark.parametrize("theirs", [5.0, nan, inf])
+def test_of_our_own_failure_nothing_is_learned(theirs: float, ours: float) -> None:
+    assert after(theirs, ours=ours) == [1]
 
 
 def test_losses_below_zero_say_nothing() -> None:
@@ -66,8 +68,21 @@ def test_one_bad_look_is_outweighed_by_good_ones() -> None:
     assert trust.of(IDS[0]) > 0.99
 
 
-def test_who_comes_back_begins_anew() -> None:
+def test_a_new_link_earns_no_new_trust() -> None:
     trust = Trust()
     trust.judge(IDS[0], 9.0, 1.0)
+    before = trust.of(IDS[0])
     trust.forget(IDS[0])
-    assert trust.of(IDS[0]) == 1
+    assert trust.of(IDS[0]) == before < 1
+    trust.judge(IDS[0], 9.0, 1.0)
+    assert trust.of(IDS[0]) == before
+
+
+def test_only_the_newest_of_lost_peers_are_remembered() -> None:
+    trust = Trust()
+    peers = [PeerId(index.to_bytes(32)) for index in range(1, KEPT + 2)]
+    for peer in peers:
+        trust.judge(peer, 9.0, 1.0)
+        trust.forget(peer)
+    assert trust.of(peers[0]) == 1
+    assert trust.of(peers[1]) < 1

@@ -230,6 +230,33 @@ def test_an_image_that_declares_a_huge_size_is_refused_by_its_header(tmp_path: P
         folders.picture(8, 1)(str(put(tmp_path, "image.png", bytes(data))))
 
 
+def test_whoever_sends_an_image_cannot_have_a_file_opened(tmp_path: Path) -> None:
+    place = put(tmp_path, "secret.png", b"not yours")
+    for sent in (str(place), f"file://{place}"):
+        with pytest.raises(DataError, match="is the bytes of a file, not str"):
+            folders.picture_of(8, 3)(sent)
+
+
+def test_a_pickle_of_a_million_dictionaries_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than 1048576 opcodes"):
+        cifar.read(put(tmp_path, "batch.pkl", b"\x80\x02" + b"}" * cifar.MOST_OPCODES + b"."))
+
+
+@pytest.mark.parametrize("width", [5, 8, 9])
+def test_samples_of_more_than_32_bits_are_refused(tmp_path: Path, width: int) -> None:
+    data = bytearray(whole()["word.wav"])
+    data[32:34] = struct.pack("<H", width)
+    data[34:36] = struct.pack("<H", 8 * width)
+    with pytest.raises(DataError, match=r"word\.wav: at byte 0: .* above 32"):
+        sound.read(put(tmp_path, "word.wav", bytes(data)))
+
+
+def test_a_number_too_large_for_anything_is_named(tmp_path: Path) -> None:
+    place = put(tmp_path, "rows.jsonl", b'{"a": 1}\n{"a": 1' + b"0" * 400 + b"}\n")
+    with pytest.raises(DataError, match="row 2"):
+        tables.encoded(tables.rows(place), ["a"], place)
+
+
 def test_a_wav_that_declares_more_than_is_there_is_refused(tmp_path: Path) -> None:
     data = bytearray(whole()["word.wav"])
     data[4:8] = data[40:44] = struct.pack("<I", 2**32 - 1)

@@ -162,6 +162,17 @@ def test_models_that_differ_in_more_than_their_parameters_are_not_alike() -> Non
     assert appearance(learner(0)) == appearance(learner(1, moved))
 
 
+class Taught(nn.Module):
+    """A loss with parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(2, 2)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs + self.teacher(outputs.detach()), targets)
+
+
 def test_what_a_stack_cannot_hold_is_trained_alone() -> None:
     normed = learner(0, network(nn.BatchNorm1d(8)))
     listed = learner(0)
@@ -174,6 +185,11 @@ def test_what_a_stack_cannot_hold_is_trained_alone() -> None:
     )
     hooked = learner(0)
     hooked.optimizer.register_step_post_hook(lambda *_: None)
-    for one in (normed, listed, adaptive, hooked):
+    scheduled = learner(0)
+    torch.optim.lr_scheduler.StepLR(scheduled.optimizer, 10)
+    reparametrised = learner(0, network(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))))
+    taught = learner(0)
+    taught.loss = Taught()
+    for one in (normed, listed, adaptive, hooked, scheduled, reparametrised, taught):
         assert isinstance(Training().enrol(one), Alone)
     assert isinstance(Training().enrol(learner(0)), Pupil)
