@@ -13,6 +13,7 @@ import click
 
 from gossip.access_commands import audit, invite, key
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.events_commands import events
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
 from gossip.prediction_commands import dashboard, predict
@@ -27,6 +28,7 @@ def main() -> None:
 
 for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
     main.add_command(command)
+main.add_command(events)
 
 
 @main.command()
