@@ -17,6 +17,7 @@ from gossip.events_commands import events
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
 from gossip.prediction_commands import dashboard, predict
+from gossip.project import new
 from gossip.run_command import run
 
 
@@ -29,6 +30,7 @@ def main() -> None:
 for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
     main.add_command(command)
 main.add_command(events)
+main.add_command(new)
 
 
 @main.command()

@@ -15,7 +15,6 @@ import pytest
 from gossip.events_commands import shown
 from tests.daemons import ENVIRONMENT, Start, eventually, here
 
-
 Follow = Callable[..., "Follower"]
 
 
@@ -55,9 +54,7 @@ class Follower:
         return self.process.wait(timeout=30), self.said[-1]
 
 
-def test_it_tells_what_happens_until_the_node_ends(
-    start: Start, follow: Follow
-) -> None:
+def test_it_tells_what_happens_until_the_node_ends(start: Start, follow: Follow) -> None:
     one = start("one")
     address = one.address
     json_ = follow("json", "--state-dir", one.state_dir, "--json")
