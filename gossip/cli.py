@@ -19,6 +19,7 @@ from gossip.node_commands import ban, peers, status
 from gossip.prediction_commands import dashboard, predict
 from gossip.project import new
 from gossip.run_command import run
+from gossip.service import service
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,10 +28,22 @@ def main() -> None:
     """Train one model together with peers, without a server."""
 
 
-for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
+for command in (
+    new,
+    run,
+    status,
+    peers,
+    events,
+    dashboard,
+    predict,
+    model,
+    key,
+    invite,
+    ban,
+    audit,
+    service,
+):
     main.add_command(command)
-main.add_command(events)
-main.add_command(new)
 
 
 @main.command()
