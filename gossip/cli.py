@@ -20,6 +20,7 @@ from gossip.prediction_commands import dashboard, predict
 from gossip.project import new
 from gossip.run_command import run
 from gossip.service import service
+from gossip.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +35,7 @@ for command in (
     status,
     peers,
     events,
+    top,
     dashboard,
     predict,
     model,

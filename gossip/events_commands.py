@@ -60,8 +60,6 @@ async def _print(state_dir: Path | None, api: str | None, json_: bool, verbose: 
 
 async def follow(state_dir: Path | None, api: str | None) -> AsyncIterator[dict[str, Any]]:
     """What that node tells, until it ends. Raises Unreachable."""
-    import aiohttp
-
     from gossip.client import TIMEOUT, TOKEN, Unreachable, known
 
     if state_dir is None:
@@ -70,6 +68,8 @@ async def follow(state_dir: Path | None, api: str | None) -> AsyncIterator[dict[
     else:
         address, token = known(state_dir)
         address = api or address
+    import aiohttp  # late: where there is no node, that is said at once
+
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession() as session:
         try:
