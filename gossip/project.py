@@ -71,9 +71,10 @@ A second node on this machine (the first one said where it may be joined, `addre
 gossip run train.py:learner --config node.toml --state-dir node1 --shard 1/2 --join HOST:PORT
 ```
 
-On several machines: `gossip key new home.key`, say so in `node.toml`, and copy this folder with
-its key, but without `node`, to each. `--shard 0/2`, `--shard 1/2` says which part of the data is
-whose.
+`--shard I/N` says which part of the data is whose; the first one would take `--shard 0/2`.
+
+On several machines: `gossip key new home.key`, say so in `node.toml`, and copy this folder with its
+key, but without `node`, to each.
 
 Make `train.py` your own: `learner` returns the model, its data, the loss and the optimizer. Its
 other parameters are set by `--option lr=0.01`.

@@ -1,10 +1,10 @@
 """I/O: the command `gossip service install`, which has systemd keep a node running.
 
 What the unit takes away from the node, it does not need: it writes to its state directory alone,
-and speaks IP, and by a Unix socket with systemd. Left to it are accelerators (no PrivateDevices)
-and code that is made while it runs (no MemoryDenyWriteExecute): learners use both. A manager that
-is a user's own cannot set up a view of the file system without more rights than it may have, so
-there only the rest is taken away.
+and speaks IP, and by a Unix socket with systemd. Left to it are accelerators (no PrivateDevices,
+nor ProtectClock, which closes devices too) and code that is made while it runs (no
+MemoryDenyWriteExecute): learners use both. A manager that is a user's own cannot set up a view of
+the file system without more rights than it may have, so there only the rest is taken away.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ CapabilityBoundingSet=
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectHome=read-only
-ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
@@ -75,6 +74,7 @@ ProtectKernelTunables=yes
 ProtectProc=invisible
 RemoveIPC=yes
 SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
 """
 
 
@@ -109,13 +109,7 @@ def install(
     gossip service install train.py:learner --config node.toml --user
     """
     home = Path.cwd()
-    for path in (home, config):
-        if path is not None and not str(path).isprintable():
-            fail(f"systemd cannot be told of {str(path)!r}; give it another name", CONFIGURATION)
-    place = Path(target.rpartition(":")[0])
-    for path in (config, place if place.suffix == ".py" else None):
-        if path is not None and not path.is_file():
-            fail(f"there is no {path} in {home}; go where the node is to run", CONFIGURATION)
+    _check(home, config, target)
     state_dir = (_own_state() if own else SYSTEM_STATE) / unit
     text = _text(target, home, config, state_dir, unit, own)
     if print_:
@@ -137,6 +131,17 @@ def install(
     else:
         click.echo("\n".join(following))
         click.echo(f"wrote {path}; what comes next is on stdout", err=True)
+
+
+def _check(home: Path, config: Path | None, target: str) -> None:
+    """Refuse what could not run."""
+    for given in (home, config, target):
+        if not str(given).isprintable():
+            fail(f"systemd cannot be told of {str(given)!r}; give it another name", CONFIGURATION)
+    place = Path(target.rpartition(":")[0])
+    for path in (config, place if place.suffix == ".py" else None):
+        if path is not None and not path.is_file():
+            fail(f"there is no {path} in {home}; go where the node is to run", CONFIGURATION)
 
 
 def _text(

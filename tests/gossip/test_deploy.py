@@ -63,7 +63,7 @@ def test_compose_runs_three_nodes_in_one_network() -> None:
         assert (program, parsed([command, *rest])["state_dir"]) == ("gossip", one["state_dir"])
     states = [one["volumes"][1] for one in nodes.values()]
     assert len(set(states)) == 3
-    build = services["key"]["build"]
+    (build,) = {str(one["build"]): one["build"] for one in services.values()}.values()
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
     made = services["key"]["command"][0].partition("|| gossip ")[2].split()
     key = click.Context(main.commands["key"])

@@ -92,6 +92,7 @@ def test_what_cannot_run_is_not_installed(home: Path, tmp_path: Path) -> None:
         (("none.py:learner",), 3, "there is no none.py"),
         (("train.py:learner", "--config", "none.toml"), 3, "there is no none.toml"),
         (("train.py:learner", "--unit", "../evil"), 2, "is not a name"),
+        (("models.digits:learner\nUser=root",), 3, "systemd cannot be told of"),
     ):
         done = here("service", "install", *arguments, "--user")
         assert (done.exit_code, done.stdout) == (code, "")
