@@ -11,7 +11,7 @@ import pytest
 
 from gossip import project
 from gossip.config import check
-from tests.daemons import gossip, here
+from tests.daemons import gossip, here, listening
 
 README = Path(__file__).parents[2] / "README.md"
 FILES = ["train.py", "node.toml", "README.md"]
@@ -21,13 +21,19 @@ def test_the_learner_is_the_one_the_readme_shows() -> None:
     assert f"```python\n{project.TRAIN}```" in README.read_text()
 
 
-def test_a_new_project_trains_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_project_trains_and_tells_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     first, command = here("new", "mine").stdout.splitlines()
     assert first == "cd mine"
     monkeypatch.chdir("mine")
-    done = gossip(*command.split()[1:], "--seconds", 1, "--json")
-    assert done.returncode == 0, done.stderr
+    systemd = str(tmp_path / "systemd")
+    with listening(systemd) as receiver:
+        run = [*command.split()[1:], "--seconds", 1, "--json"]
+        done = gossip(*run, NOTIFY_SOCKET=systemd)
+        assert done.returncode == 0, done.stderr
+        assert [receiver.recv(100) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
     status = json.loads(done.stdout)
     assert status["samples"] > 0
     assert Path("node/api.json").parent.is_dir()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gossip import notify
-from tests.daemons import Start, here
+from tests.daemons import here, listening
 
 VERIFY = shutil.which("systemd-analyze")
 
@@ -30,13 +28,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of it"))
     return home
-
-
-def listening(path: str) -> socket.socket:
-    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    receiver.bind(path)
-    receiver.settimeout(30)
-    return receiver
 
 
 INSTALL = ("service", "install", "train.py:learner", "--config", "node.toml")
@@ -98,16 +89,6 @@ def test_what_cannot_run_is_not_installed(home: Path, tmp_path: Path) -> None:
         assert (done.exit_code, done.stdout) == (code, "")
         assert said in done.stderr
     assert not (tmp_path / "config").exists()
-
-
-def test_a_node_says_when_it_is_up_and_when_it_leaves(start: Start, tmp_path: Path) -> None:
-    path = str(tmp_path / "notify")
-    with listening(path) as receiver:
-        node = start("one", prefix=("env", f"NOTIFY_SOCKET={path}"))
-        assert receiver.recv(100) == b"READY=1"
-        assert "is up" in node.said
-        node.ends(signal.SIGTERM)
-        assert receiver.recv(100) == b"STOPPING=1"
 
 
 def test_who_was_not_started_by_systemd_tells_nobody(
