@@ -13,10 +13,14 @@ import click
 
 from gossip.access_commands import audit, invite, key
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.events_commands import events
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
 from gossip.prediction_commands import dashboard, predict
+from gossip.project import new
 from gossip.run_command import run
+from gossip.service import service
+from gossip.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +29,22 @@ def main() -> None:
     """Train one model together with peers, without a server."""
 
 
-for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
+for command in (
+    new,
+    run,
+    status,
+    peers,
+    events,
+    top,
+    dashboard,
+    predict,
+    model,
+    key,
+    invite,
+    ban,
+    audit,
+    service,
+):
     main.add_command(command)
 
 

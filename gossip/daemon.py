@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from gossip import config as settings
+from gossip import notify
 from gossip.config import Config
 from gossip.errors import GossipError
 from gossip.learner import Learner
@@ -76,6 +77,7 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
             )
         else:
             say(f"in network {node.network}")
+        notify.tell("READY=1")
         telling = asyncio.create_task(_tell(node))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait(
@@ -83,6 +85,7 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
         )
         for task in (telling, stopping):
             task.cancel()
+        notify.tell("STOPPING=1")
         try:
             if node.finished.done():
                 await node.finished

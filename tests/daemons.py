@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,6 +85,14 @@ def here(*arguments: object) -> Result:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert isinstance(result.exception, SystemExit | None), result.exception
     return result
+
+
+def listening(path: str) -> socket.socket:
+    """A socket as systemd has it, which is told how a node is."""
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(path)
+    receiver.settimeout(30)
+    return receiver
 
 
 class Node:

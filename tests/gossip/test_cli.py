@@ -45,6 +45,7 @@ def refused(code: int, *arguments: object) -> str:
         (["run", "--help"], 0),
         (["status", "--state-dir", "/nowhere"], 4),
         (["peers", "--state-dir", "/nowhere"], 4),
+        (["events", "--state-dir", "/nowhere"], 4),
     ],
 )
 def test_what_does_not_train_does_not_load_pytorch(arguments: list[str], code: int) -> None:
