@@ -105,8 +105,7 @@ class Member:
         self._network.start()
         if self._host.restored:
             self._training.load(self._host.agent.handed_out)
-            kept, self._host.local = self._host.local, {}
-            self._training.restore(kept)
+            self._training.restore(self._host.local)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,8 +118,7 @@ class Member:
                 self._take_in()
                 self._tell()
         finally:
-            if self._host.config.state_dir is not None:
-                self._host.final = self._training.state()
+            self._keep()
             self._network.stop()
             if self._network.cause is not None and self._lost is None:
                 log.error("the network did not end well: %r", self._network.cause)
@@ -175,8 +173,14 @@ class Member:
         while events and self._on_event is not None:
             self._on_event(events.popleft())
 
+    def _keep(self) -> None:
+        """Give the host what it saves when it leaves."""
+        if self._host.config.state_dir is not None:
+            self._host.local = self._training.state()
+
     def _go_on_alone(self, lost: NetworkLost) -> None:
         self._lost = lost
+        self._keep()
         self._network.end()
         log.error("%s; training goes on alone", lost)
         if self._on_event is not None:
