@@ -48,6 +48,16 @@ class SyncCompleted:
     bytes_received: int
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkEnded:
+    """The network broke; training goes on alone."""
+
+    cause: str
+
+
+MemberEvent = AgentEvent | SyncCompleted | NetworkEnded
+
+
 class Beside(Host):
     """A host whose training is in another thread.
 
@@ -104,7 +114,8 @@ class Background:
 
     def __init__(self, host: Beside, *, listens: bool) -> None:
         self.host = host
-        self.events: deque[AgentEvent] = deque(maxlen=EVENTS)  # empty unless somebody `listens`
+        # Not told yet; the host's only if somebody `listens`.
+        self.events: deque[MemberEvent] = deque(maxlen=EVENTS)
         self.cause: BaseException | None = None  # of the thread's death
         self._listens = listens
         self._loop: asyncio.AbstractEventLoop | None = None  # between `start` and `stop`

@@ -60,10 +60,13 @@ class Leader(Member):
         return True  # whether others have merged or not: it must be the same step on every rank
 
     def _brought(self) -> bool:
-        said = NOT_FINITE
+        said = ALIKE
         try:
             changed = super()._brought()
             said = CHANGED if changed else ALIKE
+        except NotFinite:
+            said = NOT_FINITE
+            raise
         finally:
             _broadcast(torch.tensor([said], device=self._buffer.device), self._group)
         if changed:

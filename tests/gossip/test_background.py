@@ -155,3 +155,16 @@ def test_a_network_that_is_left_in_time_saves_what_training_keeps_by_then(tmp_pa
     saved = checkpoint.load(tmp_path / NAME)
     assert saved is not None
     assert bool((saved.tensors["local.model.1.bias"] == 2.0).all())
+
+
+def test_a_break_that_the_status_noticed_first_is_not_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events: list[MemberEvent] = []
+    with gossip.join(constant(1.0), sync_every=1, on_event=events.append) as peer:
+        lose_the_agent(peer)
+        peer.step()  # hands over; what becomes of that is for the next
+        assert peer.status()["lost"]
+        peer.step()
+    assert caplog.text.count("training goes on alone") == 1
+    assert len([event for event in events if isinstance(event, gossip.NetworkEnded)]) == 1

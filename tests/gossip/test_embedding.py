@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +126,36 @@ def test_what_the_callback_raises_comes_out_of_the_step() -> None:
 
     with pytest.raises(ZeroDivisionError):
         loop()
+
+
+def test_a_merge_is_taken_in_even_if_the_callback_raises() -> None:
+    class Complaint(Exception):
+        pass
+
+    complaints = 0
+
+    def complain(event: MemberEvent) -> None:
+        nonlocal complaints
+        if isinstance(event, gossip.SyncCompleted) and event.merged:
+            complaints += 1
+            raise Complaint
+
+    a_model, b_model = constant(1.0), constant(3.0)
+    with (
+        suppress(Complaint),
+        gossip.join(a_model, sync_every=1, config=CONFIG, on_event=complain) as a,
+        gossip.join(b_model, [a.address], sync_every=1, config=CONFIG) as b,
+    ):
+
+        def close() -> bool:
+            b.step(0)
+            with suppress(Complaint):
+                a.step(0)
+            return float((values(a_model) - values(b_model)).abs().max()) < 1e-2
+
+        eventually("one model", close)
+        assert torch.allclose(values(a_model), torch.full((72,), 2.0), atol=5e-2)
+    assert complaints
 
 
 # checkpoints -------------------------------------------------------------------------------------
