@@ -51,9 +51,13 @@ class Leader(Member):
         except BaseException as error:
             _tell(self._group, repr(error))
             raise
-        _tell(self._group, None)
-        _broadcast(self._training.flatten(self._buffer), self._group)
-        _broadcast_object(self._training.state(), self._group)
+        try:
+            _tell(self._group, None)
+            _broadcast(self._training.flatten(self._buffer), self._group)
+            _broadcast_object(self._training.state(), self._group)
+        except BaseException:
+            self._network.stop()
+            raise
         return self
 
     def _due(self) -> bool:

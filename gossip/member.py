@@ -97,9 +97,13 @@ class Member:
 
     def __enter__(self) -> Member:
         self._network.start()
-        if self._host.restored:
-            self._training.load(self._host.agent.handed_out)
-            self._training.restore(self._host.local)
+        try:
+            if self._host.restored:
+                self._training.load(self._host.agent.handed_out)
+                self._training.restore(self._host.local)
+        except BaseException:
+            self._network.stop()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

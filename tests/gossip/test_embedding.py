@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -214,6 +215,37 @@ def test_the_drift_correction_goes_on_too(tmp_path: Path) -> None:
     with gossip.join(again, optimizer=sgd(again), state_dir=tmp_path / "a") as peer:
         kept = peer._training.state()
         assert all(torch.equal(kept[name], tensor) for name, tensor in h.items())
+
+
+def test_who_cannot_enter_leaves_no_thread_no_lock_and_the_checkpoint(tmp_path: Path) -> None:
+    join = partial(gossip.join, keep=["2.*"], state_dir=tmp_path)
+    one, again = headed(), headed()
+    nn.init.zeros_(again[2].weight)  # type: ignore[index, arg-type]
+    with join(one):
+        pass
+    other = headed()
+    cannot = join(other)
+    other[0].weight = nn.Parameter(torch.zeros(3))  # type: ignore[index]
+    with pytest.raises(ValueError, match="coordinates"), cannot:
+        pass
+    assert not network_threads()
+    with join(again):
+        assert torch.equal(values(again), values(one))
+
+
+def test_rank_0_that_cannot_tell_the_others_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        one = constant(1.0)
+        cannot = gossip.join(one, state_dir=tmp_path, group=dist.group.WORLD)
+        one.weight = nn.Parameter(torch.zeros(3))
+        with pytest.raises(ValueError, match="coordinates"), cannot:
+            pass
+    finally:
+        dist.destroy_process_group()
+    assert not network_threads()
+    with gossip.join(constant(1.0), state_dir=tmp_path):
+        pass
 
 
 def test_while_training_runs_a_step_answers_what_the_checkpoint_asks(tmp_path: Path) -> None:
