@@ -2,7 +2,8 @@
 
 The threads meet in a few places only: futures, one buffer that belongs to one of them at a time, a
 bounded row of events, and a flag by which the host asks for what training keeps. The host never
-reads what training writes; it asks, and `step` answers with a copy.
+reads what training writes; it asks, and `step` answers with a copy. The last copy is what it saves
+if it has to leave by itself.
 
 A thread may die: of a bug, or of a `SystemExit` in a callback. Whoever waits for it then gets
 `NetworkLost`, and nothing else of what went on there.
@@ -47,14 +48,26 @@ class SyncCompleted:
     bytes_received: int
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkEnded:
+    """The network broke; training goes on alone."""
+
+    cause: str
+
+
+MemberEvent = AgentEvent | SyncCompleted | NetworkEnded
+
+
 class Beside(Host):
-    """A host whose training is in another thread."""
+    """A host whose training is in another thread.
+
+    That thread keeps `local` up to date: it is what a checkpoint gets when nobody can be asked.
+    """
 
     def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
         super().__init__(layout, parameters, config)
         self.asked = False  # by the host; read by the thread that trains
-        self.final: State = {}  # what training keeps when it is over
-        self._answer: asyncio.Future[State] | None = None
+        self._answer: asyncio.Future[None] | None = None
 
     async def merge(self, buffer: Tensor, samples: int) -> SyncCompleted:
         """Sync the model in the buffer, and turn it into the change that this makes, if any."""
@@ -76,24 +89,24 @@ class Beside(Host):
         """`status`, for another thread."""
         return self.status()
 
-    def answer(self, kept: State) -> None:
-        """What `asked` asked for."""
+    def answered(self) -> None:
+        """What `asked` asked for is in `local`."""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(kept)
+            self._answer.set_result(None)
 
     async def _kept(self) -> State | None:
         if self._left:
-            return self.final
+            return self.local
         self._answer = asyncio.get_running_loop().create_future()
         self.asked = True
         try:
             async with asyncio.timeout(self.config.checkpoint_every):
-                kept = await self._answer
+                await self._answer
         except TimeoutError:
             return None  # it does not train at all; the last checkpoint is as good
         finally:
             self.asked = False
-        return self.final if self._left else kept
+        return self.local
 
 
 class Background:
@@ -101,7 +114,8 @@ class Background:
 
     def __init__(self, host: Beside, *, listens: bool) -> None:
         self.host = host
-        self.events: deque[AgentEvent] = deque(maxlen=EVENTS)  # empty unless somebody `listens`
+        # Not told yet; the host's only if somebody `listens`.
+        self.events: deque[MemberEvent] = deque(maxlen=EVENTS)
         self.cause: BaseException | None = None  # of the thread's death
         self._listens = listens
         self._loop: asyncio.AbstractEventLoop | None = None  # between `start` and `stop`
@@ -129,7 +143,8 @@ class Background:
     def answer(self, kept: State) -> None:
         """Give the host what it asked for."""
         self.host.asked = False
-        self._soon(self.host.answer, kept)
+        self.host.local = kept  # here and not there: an answer that lags must not undo a later one
+        self._soon(self.host.answered)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Have the host do it; ask `ready`, and `result`."""

@@ -51,19 +51,26 @@ class Leader(Member):
         except BaseException as error:
             _tell(self._group, repr(error))
             raise
-        _tell(self._group, None)
-        _broadcast(self._training.flatten(self._buffer), self._group)
-        _broadcast_object(self._training.state(), self._group)
+        try:
+            _tell(self._group, None)
+            _broadcast(self._training.flatten(self._buffer), self._group)
+            _broadcast_object(self._training.state(), self._group)
+        except BaseException:
+            self._network.stop()
+            raise
         return self
 
     def _due(self) -> bool:
         return True  # whether others have merged or not: it must be the same step on every rank
 
     def _brought(self) -> bool:
-        said = NOT_FINITE
+        said = ALIKE
         try:
             changed = super()._brought()
             said = CHANGED if changed else ALIKE
+        except NotFinite:
+            said = NOT_FINITE
+            raise
         finally:
             _broadcast(torch.tensor([said], device=self._buffer.device), self._group)
         if changed:

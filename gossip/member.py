@@ -8,6 +8,8 @@ One buffer goes to and fro, so nothing is allocated at a sync: it carries the mo
 network and brings back the change that merging makes. Adding the change to the model leaves in it,
 in the same pass, the values to be carried next.
 
+What happens is told when all else of a step is done, so a callback that raises undoes nothing.
+
 A network that breaks never stops the training: that is said once, in the log, and from then on
 `step` does nothing.
 """
@@ -17,12 +19,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import torch
 
-from gossip.agent import AgentEvent
 from gossip.background import Background, Beside, SyncCompleted
+from gossip.background import MemberEvent as MemberEvent
+from gossip.background import NetworkEnded as NetworkEnded
 from gossip.config import Config
 from gossip.errors import NetworkLost
 from gossip.training import Training
@@ -30,14 +32,6 @@ from gossip.training import Training
 log = logging.getLogger("gossip")
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkEnded:
-    """The network broke; training goes on alone."""
-
-    cause: str
-
-
-MemberEvent = AgentEvent | SyncCompleted | NetworkEnded
 OnEvent = Callable[[MemberEvent], object]
 
 
@@ -97,16 +91,19 @@ class Member:
         self._samples += samples
         if self._host.asked:
             self._network.answer(self._training.state())
-        if self._network.events:
-            self._tell()
-        return self._steps >= self._sync_every and self._due() and self._sync()
+        changed = self._steps >= self._sync_every and self._due() and self._sync()
+        self._tell()
+        return changed
 
     def __enter__(self) -> Member:
         self._network.start()
-        if self._host.restored:
-            self._training.load(self._host.agent.handed_out)
-            kept, self._host.local = self._host.local, {}
-            self._training.restore(kept)
+        try:
+            if self._host.restored:
+                self._training.load(self._host.agent.handed_out)
+                self._training.restore(self._host.local)
+        except BaseException:
+            self._network.stop()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,8 +116,7 @@ class Member:
                 self._take_in()
                 self._tell()
         finally:
-            if self._host.config.state_dir is not None:
-                self._host.final = self._training.state()
+            self._keep()
             self._network.stop()
             if self._network.cause is not None and self._lost is None:
                 log.error("the network did not end well: %r", self._network.cause)
@@ -140,8 +136,8 @@ class Member:
 
     def _sync(self) -> bool:
         """Take in and hand over; whether the model was changed."""
+        self._steps = 0  # first: all ranks of a group count alike, whatever happens to one
         changed = self._take_in()
-        self._steps = 0
         if self._merging is None and self._lost is None:
             if not changed:
                 self._training.flatten(self._buffer)
@@ -166,21 +162,29 @@ class Member:
         except NetworkLost as lost:
             self._go_on_alone(lost)
             return False
-        if self._on_event is not None:
-            self._on_event(done)
+        self._network.events.append(done)
         return done.merged
 
     def _tell(self) -> None:
         events = self._network.events
-        while events and self._on_event is not None:
-            self._on_event(events.popleft())
+        while events:
+            event = events.popleft()
+            if self._on_event is not None:
+                self._on_event(event)
+
+    def _keep(self) -> None:
+        """Give the host what it saves when it leaves."""
+        if self._host.config.state_dir is not None:
+            self._host.local = self._training.state()
 
     def _go_on_alone(self, lost: NetworkLost) -> None:
+        if self._lost is not None:
+            return  # `status` may notice it while a sync is out
         self._lost = lost
+        self._keep()
         self._network.end()
         log.error("%s; training goes on alone", lost)
-        if self._on_event is not None:
-            self._on_event(NetworkEnded(str(lost)))
+        self._network.events.append(NetworkEnded(str(lost)))
 
 
 class Off(Member):

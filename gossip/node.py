@@ -85,11 +85,13 @@ class Node(Host):
         if not isinstance(self._learner, Resumable):
             return {}
         if self._left and not self.finished.done():
-            return {}  # in a hurry: the round under way may never end
+            return self.local  # in a hurry: the round under way may never end
         try:
             if self.finished.done():
-                return self._learner.state()
-            return await self._in_thread(self._learner.state)
+                self.local = self._learner.state()
+            else:
+                self.local = await self._in_thread(self._learner.state)
+            return self.local
         except Exception as error:
             log.error("the learner cannot say what it keeps: %r; only the model is saved", error)
             return {}
@@ -104,8 +106,9 @@ class Node(Host):
         evaluated = -inf
         failures = 0
         if self.restored:
+            kept = self.local  # as it was saved; a checkpoint may be written before we are through
             await self._take_over(self.agent.handed_out)
-            await self._resume()
+            await self._resume(kept)
         while True:
             probe = self.agent.probe() if isinstance(self._learner, Probing) else None
             parameters, samples, verdict = await self._in_thread(partial(self._round, probe))
@@ -131,8 +134,7 @@ class Node(Host):
                 await self.evaluate()
                 evaluated = time.monotonic()
 
-    async def _resume(self) -> None:
-        kept, self.local = self.local, {}
+    async def _resume(self, kept: dict[str, Tensor]) -> None:
         if kept and isinstance(self._learner, Resumable):
             learner = self._learner
             try:

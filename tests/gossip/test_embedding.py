@@ -6,11 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -127,6 +129,36 @@ def test_what_the_callback_raises_comes_out_of_the_step() -> None:
         loop()
 
 
+def test_a_merge_is_taken_in_even_if_the_callback_raises() -> None:
+    class Complaint(Exception):
+        pass
+
+    complaints = 0
+
+    def complain(event: MemberEvent) -> None:
+        nonlocal complaints
+        if isinstance(event, gossip.SyncCompleted) and event.merged:
+            complaints += 1
+            raise Complaint
+
+    a_model, b_model = constant(1.0), constant(3.0)
+    with (
+        suppress(Complaint),
+        gossip.join(a_model, sync_every=1, config=CONFIG, on_event=complain) as a,
+        gossip.join(b_model, [a.address], sync_every=1, config=CONFIG) as b,
+    ):
+
+        def close() -> bool:
+            b.step(0)
+            with suppress(Complaint):
+                a.step(0)
+            return float((values(a_model) - values(b_model)).abs().max()) < 1e-2
+
+        eventually("one model", close)
+        assert torch.allclose(values(a_model), torch.full((72,), 2.0), atol=5e-2)
+    assert complaints
+
+
 # checkpoints -------------------------------------------------------------------------------------
 
 
@@ -183,6 +215,37 @@ def test_the_drift_correction_goes_on_too(tmp_path: Path) -> None:
     with gossip.join(again, optimizer=sgd(again), state_dir=tmp_path / "a") as peer:
         kept = peer._training.state()
         assert all(torch.equal(kept[name], tensor) for name, tensor in h.items())
+
+
+def test_who_cannot_enter_leaves_no_thread_no_lock_and_the_checkpoint(tmp_path: Path) -> None:
+    join = partial(gossip.join, keep=["2.*"], state_dir=tmp_path)
+    one, again = headed(), headed()
+    nn.init.zeros_(again[2].weight)  # type: ignore[index, arg-type]
+    with join(one):
+        pass
+    other = headed()
+    cannot = join(other)
+    other[0].weight = nn.Parameter(torch.zeros(3))  # type: ignore[index]
+    with pytest.raises(ValueError, match="coordinates"), cannot:
+        pass
+    assert not network_threads()
+    with join(again):
+        assert torch.equal(values(again), values(one))
+
+
+def test_rank_0_that_cannot_tell_the_others_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        one = constant(1.0)
+        cannot = gossip.join(one, state_dir=tmp_path, group=dist.group.WORLD)
+        one.weight = nn.Parameter(torch.zeros(3))
+        with pytest.raises(ValueError, match="coordinates"), cannot:
+            pass
+    finally:
+        dist.destroy_process_group()
+    assert not network_threads()
+    with gossip.join(constant(1.0), state_dir=tmp_path):
+        pass
 
 
 def test_while_training_runs_a_step_answers_what_the_checkpoint_asks(tmp_path: Path) -> None:

@@ -330,6 +330,25 @@ def test_a_round_that_never_ends_keeps_nobody_from_leaving(tmp_path: Path) -> No
     asyncio.run(check())
 
 
+def test_who_leaves_in_the_middle_of_a_round_saves_what_training_last_kept(tmp_path: Path) -> None:
+    async def check() -> None:
+        go = Event()
+        config, first, last = joining_nobody(tmp_path), Keeper(), Keeper()
+        second = Keeper()
+        second.train = lambda: int(go.wait())  # type: ignore[method-assign]
+        async with Node(first, config):
+            await eventually("a few rounds", lambda: first.rounds >= 3)
+        async with Node(second, config) as node:
+            await eventually("what was kept", lambda: second.lives)
+            await node.leave()
+            go.set()
+        async with Node(last, config):
+            await eventually("another round", lambda: last.rounds)
+        assert last.lives == first.rounds
+
+    asyncio.run(check())
+
+
 def test_a_checkpoint_of_another_model_is_refused_and_everything_closed(tmp_path: Path) -> None:
     async def check() -> None:
         config = joining_nobody(tmp_path)
