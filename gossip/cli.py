@@ -12,6 +12,7 @@ import signal
 import click
 
 from gossip.access_commands import audit, invite, key
+from gossip.config_commands import config
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
@@ -25,7 +26,7 @@ def main() -> None:
     """Train one model together with peers, without a server."""
 
 
-for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit):
+for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit, config):
     main.add_command(command)
 
 
