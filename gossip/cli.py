@@ -14,6 +14,7 @@ import click
 from gossip.access_commands import audit, invite, key
 from gossip.config_commands import config
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.doctor_command import doctor
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
 from gossip.prediction_commands import dashboard, predict
@@ -26,7 +27,20 @@ def main() -> None:
     """Train one model together with peers, without a server."""
 
 
-for command in (run, status, peers, dashboard, predict, model, key, invite, ban, audit, config):
+for command in (
+    run,
+    status,
+    peers,
+    dashboard,
+    predict,
+    model,
+    key,
+    invite,
+    ban,
+    audit,
+    config,
+    doctor,
+):
     main.add_command(command)
 
 
