@@ -194,9 +194,12 @@ def _identity(config: Config) -> tuple[Identity, bool, Finding]:
         identity = load_identity(config.state_dir / "identity.key")
     except IdentityError as error:
         return fresh, False, Finding("identity", "bad", str(error))
+    good = Finding("identity", "good", f"this node is {identity.id}")
+    if not (config.state_dir / "lock").exists():  # locking would make it
+        return identity, False, good
     try:
         with lock(config.state_dir):
-            return identity, False, Finding("identity", "good", f"this node is {identity.id}")
+            return identity, False, good
     except IdentityError:
         text = f"this node is {identity.id}, and it is running"
         next_ = f"what it sees: gossip peers --state-dir {config.state_dir}"
@@ -208,7 +211,7 @@ def _keys(config: Config) -> tuple[list[NetworkKey], list[Finding]]:
         return [], [
             Finding(
                 "network key",
-                "notice",  # what it means for the seeds, they will tell
+                "notice",
                 "there is none, so the node stays on loopback: no other machine can reach it",
                 "--network-key FILE with a copy of a member's; for a new network: gossip key new "
                 "FILE",
@@ -262,7 +265,7 @@ async def _network(
         else:
             if not running:
                 yield Finding("port", "good", f"{asking.address} is free, for UDP and TCP")
-                yield _advertised(config, asking.address)
+                yield reachable_at(config, asking.address)
         async for finding in _seeds(config, asking, listen):
             yield finding
 
@@ -276,7 +279,8 @@ async def _listen(config: Config, secret: bool) -> Address:
     )
 
 
-def _advertised(config: Config, listen: Address) -> Finding:
+def reachable_at(config: Config, listen: Address) -> Finding:
+    """Whether the address that peers are told means anything to them."""
     seeds = [Address.parse(text) for text in config.join]
     told = Address.parse(config.advertise) if config.advertise else advertised(listen, seeds)
     text = f"peers are told to reach this node at {told}"
@@ -314,23 +318,27 @@ async def _seeds(config: Config, asking: Asking, listen: Address) -> AsyncIterat
         except (OSError, UnicodeError) as error:
             yield Finding("seeds", "bad", f"{text} has no address: {error}", "--join an IP address")
             continue
-        for reached in await asyncio.gather(*map(asking.ask, addresses)):
-            yield _seed(reached, config)
+        if not config.network_key and not all(ip_address(at.host).is_loopback for at in addresses):
+            why = f"{text} is not this machine, and without a network key a node stays on loopback"
+            yield Finding("seeds", "bad", why, "--network-key FILE with a copy of that machine's")
+            continue
+        udp = config.transport != "tcp"
+        for reached in await asyncio.gather(*(asking.ask(at, udp=udp) for at in addresses)):
+            yield _seed(reached)
 
 
-def _seed(reached: Reached, config: Config) -> Finding:
+def _seed(reached: Reached) -> Finding:
     who = f"{reached.address}" + (f" ({reached.peer})" if reached.peer else "")
-    port = reached.address.port
     if reached.tcp:
-        udp = {None: "", "": "; by UDP it answers"}.get(reached.udp, f"; by UDP: {reached.udp}")
-        return Finding("seeds", "bad", f"{who}: by TCP: {reached.tcp}{udp}", reached.next)
+        return Finding("seeds", "bad", f"{who}: {reached.tcp}", reached.next)
+    if reached.udp is None:
+        return Finding("seeds", "good", f"{who} answers by TCP; UDP is not used")
     if not reached.udp:
         return Finding("seeds", "good", f"{who} answers by TCP and by UDP")
-    if config.transport == "tcp":
-        return Finding("seeds", "good", f"{who} answers by TCP; transport is tcp")
     return Finding(
         "seeds",
         "bad",
         f"{who} answers by TCP, but by UDP there is {reached.udp}: a firewall or a router drops it",
-        f'let UDP port {port} in there and out here, or set transport = "tcp" on both',
+        f'let UDP port {reached.address.port} in there and out here, or set transport = "tcp" on '
+        "both",
     )

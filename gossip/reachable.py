@@ -5,7 +5,7 @@ is answered with "no such link". Neither asks for a link or leaves a trace among
 
 With credentials the TCP request begins with the handshake that every session begins with, so that
 one question also tells whether both are in the same network, and whether we are let in. UDP needs
-the session, so where TCP fails it cannot be asked.
+the session, so where TCP fails it is not asked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from p2p.outbox import UNREACHABLE, Client
 from p2p.sessions import Destination
 from p2p.traffic import EndpointConfig
 
-PATIENCE = 3.0  # seconds for an answer by UDP. A guess; TCP has `EndpointConfig.connect`.
+PATIENCE = 2.0  # seconds for an answer by UDP. A guess; TCP has `EndpointConfig.connect`.
 AGAIN = 0.5  # seconds until a datagram that may be lost is sent again. A guess.
 
 
@@ -35,7 +35,7 @@ class Reached:
 
     address: Address
     tcp: str  # empty: it answers; else why not
-    udp: str | None  # the same; None: could not be asked
+    udp: str | None  # the same; None: it was not asked
     peer: PeerId | None = None  # who answered, proven
     next: str = ""  # what to do where TCP fails
 
@@ -68,7 +68,7 @@ class Asking:
         await self._client.close()
         await self._endpoint.close()
 
-    async def ask(self, address: Address) -> Reached:
+    async def ask(self, address: Address, *, udp: bool) -> Reached:
         """Ask whoever is at that IP address; never raises."""
         token = self._rng.randrange(2**32)
         ping = TABLE.encode(Ping(token, 1, False))
@@ -76,12 +76,12 @@ class Asking:
             answer = await self._client.post(Destination(address, None), "/v1/packet", ping)
         except (*UNREACHABLE, ValueError) as error:
             why, next_ = _why(error, self._credentials is not None)
-            udp = None if self._credentials else await self._by_udp(address, token, ping)
-            return Reached(address, why, udp, next=next_)
+            return Reached(address, why, None, next=next_)
         if answer.status != 204:
             why = f"it answers {answer.status}, so it is no node"
             return Reached(address, why, None, next="--join the port that its --listen says")
-        return Reached(address, "", await self._by_udp(address, token, ping), answer.peer)
+        answered = await self._by_udp(address, token, ping) if udp else None
+        return Reached(address, "", answered, answer.peer)
 
     async def _by_udp(self, address: Address, token: int, ping: bytes) -> str:
         self._asked[token] = answered = asyncio.Event()

@@ -171,6 +171,14 @@ def test_file_and_environment_are_each_blamed_for_their_own(tmp_path: Path) -> N
     assert "$GOSSIP_EVALUATE_EVERY: evaluate_every is a number of seconds above 0" in said
 
 
+def test_a_node_listens_to_the_environment() -> None:
+    result = CliRunner().invoke(
+        main, ["run", "models.digits:learner"], env={"GOSSIP_EVALUATE_EVERY": "0"}
+    )
+    assert result.exit_code == 3
+    assert result.stderr.startswith("gossip: the environment: $GOSSIP_EVALUATE_EVERY: ")
+
+
 # the commands -------------------------------------------------------------------------------------
 
 
