@@ -201,7 +201,7 @@ def _identity(config: Config) -> tuple[Identity, bool, Finding]:
         with lock(config.state_dir):
             return identity, False, good
     except IdentityError:
-        text = f"this node is {identity.id}, and it is running"
+        text = f"this node is {identity.id}, and it is running; its seeds are asked by another"
         next_ = f"what it sees: gossip peers --state-dir {config.state_dir}"
         return identity, True, Finding("identity", "good", text, next_)
 

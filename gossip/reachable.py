@@ -73,7 +73,8 @@ class Asking:
         token = self._rng.randrange(2**32)
         ping = TABLE.encode(Ping(token, 1, False))
         try:
-            answer = await self._client.post(Destination(address, None), "/v1/packet", ping)
+            async with asyncio.timeout(self._config.connect + self._config.handshake):
+                answer = await self._client.post(Destination(address, None), "/v1/packet", ping)
         except (*UNREACHABLE, ValueError) as error:
             why, next_ = _why(error, self._credentials is not None)
             return Reached(address, why, None, next=next_)

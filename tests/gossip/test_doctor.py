@@ -237,7 +237,9 @@ def test_a_node_that_runs_is_left_alone(tmp_path: Path) -> None:
     me = load_or_create(tmp_path / "identity.key").id
     with lock(tmp_path):
         found = looked(Config(state_dir=tmp_path, listen="127.0.0.1:1"))
-    assert about("identity", found).text == f"this node is {me}, and it is running"
+    assert about("identity", found).text == (
+        f"this node is {me}, and it is running; its seeds are asked by another"
+    )
     assert [finding for finding in found if finding.topic == "port"] == []
 
 
@@ -249,6 +251,14 @@ def test_looking_makes_no_file(tmp_path: Path) -> None:
     load_or_create(tmp_path / "identity.key")
     looked(Config(state_dir=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["identity.key"]
+
+
+def test_a_state_directory_that_is_none_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = about("state", looked(Config(state_dir=path)))
+        assert (found.level, "--state-dir" in found.next) == ("bad", True)
+        assert f"{tmp_path / 'file'} is no directory" in found.text
 
 
 def test_a_clock_that_runs_behind_shows_by_its_own_files(tmp_path: Path) -> None:
