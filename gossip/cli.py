@@ -12,7 +12,9 @@ import signal
 import click
 
 from gossip.access_commands import audit, invite, key
+from gossip.config_commands import config
 from gossip.console import INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+from gossip.doctor_command import doctor
 from gossip.events_commands import events
 from gossip.model_commands import model
 from gossip.node_commands import ban, peers, status
@@ -43,6 +45,8 @@ for command in (
     invite,
     ban,
     audit,
+    config,
+    doctor,
     service,
 ):
     main.add_command(command)

@@ -6,18 +6,20 @@
     [agent.exchange.codec]
     density = 0.05
 
-Every key is a field of the dataclass that it configures; what is not in the file keeps its
-default. Unknown keys and wrong types are reported all at once.
+Every key is a field of the dataclass that it configures. The command line has the last word, then
+the environment (`GOSSIP_AGENT__EXCHANGE__CODEC__DENSITY=0.05`), then the file; what nobody names
+keeps its default. Unknown keys and wrong types are reported all at once, with their lines.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -25,6 +27,7 @@ from pydantic_core import ErrorDetails
 from gossip.access import AccessConfig
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
+from gossip.origins import Keys, line_of, lines, merged, variables
 from p2p import Address, SwarmConfig
 from p2p.certificates import MOST_KEYS
 from p2p.record import NAME
@@ -126,17 +129,54 @@ class Config:
                 )
 
 
-def read(path: Path | None, **overrides: object) -> Config:
-    """The settings in `path`, with every override that is not None in their place.
+class Problem(NamedTuple):
+    """Something that is wrong with the setting that these keys lead to."""
+
+    keys: Keys
+    text: str
+
+
+class Said(NamedTuple):
+    """What a file and the environment say."""
+
+    table: dict[str, Any]
+    origins: dict[Keys, str]  # who said it, of settings by their keys: "FILE:LINE" or "$VARIABLE"
+    wrong: dict[str, list[str]]  # all that is wrong, by who said it; apart, so that none is blamed
+    # for what another one said
+
+
+def read(
+    path: Path | None, environment: Mapping[str, str] = os.environ, **overrides: object
+) -> Config:
+    """The settings in `path`, or in the environment, or those overrides that are not None.
 
     Raises ConfigError, which says what is wrong, and where it was said.
     """
-    table: dict[str, Any] = {}
+    found = said(path, environment)
+    if found.wrong:
+        raise ConfigError(
+            "; ".join(f"{source}: {'; '.join(wrong)}" for source, wrong in found.wrong.items())
+        )
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return check(found.table | given, "the command line")
+
+
+def said(path: Path | None, environment: Mapping[str, str] = os.environ) -> Said:
+    """What is set without the command line. Raises ConfigError for a file that is not TOML."""
+    found = Said({}, {}, {})
     if path is not None:
         table = read_table(path)
-        check(table, str(path))  # apart, so that the file is not blamed for the command line
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return check(table | given, "the command line")
+        there = lines(path.read_text())
+        found = Said(table, {keys: f"{path}:{line}" for keys, line in there.items()}, {})
+        problems = _settle(table, Config)[1]
+        if problems:
+            found.wrong[str(path)] = [_at_line(each, there) for each in problems]
+    ours, names = variables(environment, Config)
+    problems = _settle(ours if found.wrong else merged(found.table, ours), Config)[1]
+    if problems:
+        found.wrong["the environment"] = [_in(each, names) for each in problems]
+    origins = found.origins | {keys: f"${name}" for keys, name in names.items()}
+    return Said(merged(found.table, ours), origins, found.wrong)
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -159,37 +199,70 @@ def check(table: Mapping[str, Any], source: str) -> Config:
 
 def settle(table: Mapping[str, Any], kind: type[Kind]) -> tuple[Kind | None, list[str]]:
     """Make a dataclass of values by name, nested or not; or None, and all that is wrong."""
+    made, problems = _settle(table, kind)
+    return made, [problem.text for problem in problems]
+
+
+def _settle(table: Mapping[str, Any], kind: type[Kind]) -> tuple[Kind | None, list[Problem]]:
     problems = _unknown_keys(table, kind)
     try:
         made = TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
-        return None, problems + list(map(_described, error.errors()))
+        return None, problems + list(map(_problem, error.errors()))
     return (None if problems else made), problems
 
 
+def _at_line(problem: Problem, there: Mapping[Keys, int]) -> str:
+    line = line_of(problem.keys, there)
+    return problem.text if line is None else f"line {line}: {problem.text}"
+
+
+def _in(problem: Problem, names: Mapping[Keys, str]) -> str:
+    """With the variable. A problem may be with a section, or with a part of a value."""
+    for keys, name in names.items():
+        both = min(len(keys), len(problem.keys))
+        if both and keys[:both] == problem.keys[:both]:
+            return f"${name}: {problem.text}"
+    return problem.text
+
+
+def _problem(problem: ErrorDetails) -> Problem:
+    """Our own errors know a section, but begin with the name of the setting in it."""
+    keys = problem["loc"]
+    if problem["type"] == "value_error":
+        keys = (*keys, str(problem["ctx"]["error"]).split(maxsplit=1)[0].rstrip(":"))
+    return Problem(keys, _described(problem))
+
+
+def dotted(keys: Keys) -> str:
+    """The setting as it is written: `agent.exchange.codec.density`."""
+    return ".".join(map(str, keys))
+
+
 def _described(problem: ErrorDetails) -> str:
-    name = ".".join(map(str, problem["loc"]))
+    name = dotted(problem["loc"])
     where = f"{name}: " if name else ""
     if problem["type"] == "value_error":  # one of ours, which names the value
         return f"{where}{problem['ctx']['error']}"
     return f"{where}{problem['msg']}, not {problem['input']!r}"
 
 
-def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: str = "") -> list[str]:
+def _unknown_keys(table: Mapping[str, Any], kind: type, prefix: Keys = ()) -> list[Problem]:
     known = {entry.name: entry for entry in fields(kind)}
     types = get_type_hints(kind)
     problems = []
     for key, value in table.items():
+        keys = (*prefix, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f", did you mean {prefix}{near[0]}?" if near else ""
-            problems.append(f"there is no setting {prefix}{key}{hint}")
+            hint = f", did you mean {dotted((*prefix, near[0]))}?" if near else ""
+            problems.append(Problem(keys, f"there is no setting {dotted(keys)}{hint}"))
             continue
         several: list[Any] = [each for each in get_args(types[key]) if is_dataclass(each)]
         if is_dataclass(types[key]) and isinstance(value, dict):
-            problems += _unknown_keys(value, types[key], f"{prefix}{key}.")
+            problems += _unknown_keys(value, types[key], keys)
         elif several and isinstance(value, list):
             for place, entry in enumerate(value):
                 if isinstance(entry, dict):
-                    problems += _unknown_keys(entry, several[0], f"{prefix}{key}.{place}.")
+                    problems += _unknown_keys(entry, several[0], (*keys, place))
     return problems

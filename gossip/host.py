@@ -67,7 +67,9 @@ class Host:
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
-        self.local: dict[str, Tensor] = {}  # what training kept, from the checkpoint
+        self.local: dict[
+            str, Tensor
+        ] = {}  # what training kept: from the checkpoint, then as last asked
         self._parameters: Tensor | None = parameters  # until the agent has its copy
         self._layout = layout
         self._readers: list[asyncio.Queue[AgentEvent]] = []

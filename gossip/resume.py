@@ -8,8 +8,8 @@ local (a head of one's own, BatchNorm's counters). It never leaves the node.
     SGD.3.momentum_buffer     so that another optimizer does not take it for its own
     model.head.bias           what `gossip.vector.local` names
 
-It is up to twice the model for SGD with momentum and the correction, in the checkpoint and, while
-one is written, in memory. An optimizer whose state is more than tensors (LBFGS) begins anew.
+It is up to twice the model for SGD with momentum and the correction, in the checkpoint and, with a
+state directory, in memory: the last copy is what is saved if nobody can be asked. An optimizer whose state is more than tensors (LBFGS) begins anew.
 """
 
 from __future__ import annotations

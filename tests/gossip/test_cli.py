@@ -157,7 +157,10 @@ def test_unknown_settings_are_guessed(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text("[swarm.links]\nmots = 3\n")
     line = refused(3, "run", LEARNER, "--config", config)
-    assert f"{config}: there is no setting swarm.links.mots, did you mean swarm.links.most?" in line
+    assert (
+        f"{config}: line 2: there is no setting swarm.links.mots, did you mean swarm.links.most?"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
