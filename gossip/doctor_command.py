@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, file, network_key
-from gossip.run_command import options, shard
+from gossip.console import CONFIGURATION, UNREACHABLE, as_json, fail, file, network_key, options
+from gossip.run_command import shard
 
 MARKS = {"good": "ok  ", "notice": "note", "bad": "BAD "}
 

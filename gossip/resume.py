@@ -9,7 +9,8 @@ local (a head of one's own, BatchNorm's counters). It never leaves the node.
     model.head.bias           what `gossip.vector.local` names
 
 It is up to twice the model for SGD with momentum and the correction, in the checkpoint and, with a
-state directory, in memory: the last copy is what is saved if nobody can be asked. An optimizer whose state is more than tensors (LBFGS) begins anew.
+state directory, in memory: the last copy is what is saved if nobody can be asked. An optimizer
+whose state is more than tensors (LBFGS) begins anew.
 """
 
 from __future__ import annotations
