@@ -22,7 +22,7 @@ from torch import nn
 import gossip
 
 
-class GossipCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class GossipCallback(keras.callbacks.Callback):
     """Joins when training begins, leaves when it ends. Takes what `gossip.join` takes.
 
     Args:
