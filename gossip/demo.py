@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gossip.processes import Daemon, kill
+from gossip.processes import Daemon, kill, start
 from gossip.target import build, load
 
 TARGET = "models.digits:learner"
@@ -34,12 +34,7 @@ def run(nodes: int, seconds: float) -> dict[str, Any]:
         ]
         stack.callback(kill, daemons)
         console.print(f"starting {nodes} nodes ...")
-        daemons[0].start(None)
-        daemons[0].wait()
-        for daemon in daemons[1:]:
-            daemon.start(daemons[0].known["address"])
-        for daemon in daemons[1:]:
-            daemon.wait()
+        start(daemons)
         _watch(daemons, seconds, console)
         ended = _stop(daemons)
     console.print("training each node alone, for the comparison ...")

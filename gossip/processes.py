@@ -108,6 +108,17 @@ class Daemon:
         return found
 
 
+def start(daemons: Iterable[Daemon]) -> None:
+    """Start them and wait until all are up; they join through the first."""
+    first, *others = daemons
+    first.start(None)
+    first.wait()
+    for daemon in others:
+        daemon.start(first.known["address"])
+    for daemon in others:
+        daemon.wait()
+
+
 def kill(daemons: Iterable[Daemon]) -> None:
     """Leave nothing behind, whatever went wrong."""
     started = [daemon.process for daemon in daemons if daemon.process is not None]

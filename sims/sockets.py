@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from gossip.errors import ConfigError
-from gossip.processes import Daemon, kill
+from gossip.processes import Daemon, kill, start
 from gossip.target import build, load
 from sims.churn import Change
 from sims.conditions import NetworkConfig
@@ -98,12 +98,7 @@ def _daemons(
         ]
         stack.callback(kill, daemons)
         console.print(f"starting {nodes} daemons ...")
-        daemons[0].start(None)
-        daemons[0].wait()
-        for daemon in daemons[1:]:
-            daemon.start(daemons[0].known["address"])
-        for daemon in daemons[1:]:
-            daemon.wait()
+        start(daemons)
         console.print(f"they are up; they learn for {experiment.seconds:g} s ...")
         time.sleep(MEETING)
         early = [daemon.known for daemon in daemons if daemon.ask()]
