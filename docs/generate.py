@@ -2,7 +2,7 @@
 
     api.md              every public name, its signature and its docstring
     configuration.md    every setting of a node, between two marks
-    simulator.md        every key of an experiment and of a sweep, likewise
+    simulator.md        every key of an experiment and of a sweep, every algorithm, likewise
 
 A meaning is written once, in the docstring under the field or at the head of the function. With
 --check nothing is written, and the exit status is 1 where a file is not what it would be.
@@ -21,14 +21,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from gossip.codec import CodecConfig
 from gossip.config import Config
 from gossip.config_text import docstrings, toml
+from gossip.density import DensityConfig
+from sims.algorithms import OURS
+from sims.baselines import BASELINES
 from sims.experiment import Experiment
 from sims.sweep import SweepConfig
 
+HERE = Path(__file__).parent
 WIDTH = 100
 BEGIN, END = "<!-- written by generate.py: {} -->", "<!-- end -->"
 
@@ -92,6 +96,7 @@ API = {
     "Errors": ("gossip.errors", "p2p.errors"),
 }
 SETTINGS = ("Config", "AgentConfig", "ExchangeConfig", "CodecConfig", "Experiment")  # have pages
+MADE = ("Member", "Agent", "Outcome")  # nobody else makes one
 SPECIAL = ("__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__len__")
 
 
@@ -157,6 +162,20 @@ def _default(entry: Any) -> str:
     return f" = `{toml(value)}`"
 
 
+def algorithms() -> str:
+    """Every algorithm, what it is, and its settings."""
+    ours = [entry for kind in (CodecConfig, DensityConfig) for entry in fields(kind)]
+    known = {OURS: ("Ours.", {entry.name: entry.default for entry in ours})}
+    for name, kind in BASELINES.items():
+        parameters = [*inspect.signature(kind).parameters.values()][1:]
+        known[name] = (_first(kind), {each.name: each.default for each in parameters})
+    lines = []
+    for name, (about, settings) in known.items():
+        listed = ", ".join(f"`{key}` = {value:g}" for key, value in settings.items())
+        lines.append(_wrapped(f"* `{name}`: {about}" + f" {listed}." * bool(listed), "  "))
+    return "\n".join(lines)
+
+
 # docstrings ---------------------------------------------------------------------------------------
 
 
@@ -218,7 +237,7 @@ def _class(found: type, made: ast.ClassDef, source: list[str]) -> Iterator[str]:
         if each.name.startswith("_") and each.name not in SPECIAL:
             continue
         about = ast.get_docstring(each) or ""
-        if not about and each.name != "__init__":
+        if not about and (each.name != "__init__" or found.__name__ in MADE):
             continue
         properties = [part for part in each.decorator_list if isinstance(part, ast.Name)]
         above = "".join(f"@{part.id}\n" for part in properties)
@@ -283,10 +302,11 @@ def written() -> dict[Path, str]:
     configuration = (HERE / "configuration.md").read_text()
     simulator = (HERE / "simulator.md").read_text()
     simulator = between(simulator, "experiment", reference(Experiment))
+    simulator = between(simulator, "sweep", reference(SweepConfig))
     return {
         HERE / "api.md": api(),
         HERE / "configuration.md": between(configuration, "settings", reference(Config)),
-        HERE / "simulator.md": between(simulator, "sweep", reference(SweepConfig)),
+        HERE / "simulator.md": between(simulator, "algorithms", algorithms()),
     }
 
 
