@@ -2,6 +2,7 @@
 # make test   formatting, lint, types, import contracts and tests
 # make soak   the slow tests as well, 10,000 swarms under random harm, 10 million hostile packets
 # make bench  the benchmarks, with their gates
+# make docs   what docs/ says word for word of the code
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # PyTorch is told here too how many threads it may use: five processes share this machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test soak bench clean
+.PHONY: demo test soak bench docs clean
 
 demo: $(VENV)/installed-models
 	$(BIN)/gossip demo
@@ -41,6 +42,9 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/attacks.py --check
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/tasks.py
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/generate.py
 
 # One file for each set of extras says what was installed last; the packages themselves are
 # installed editable, so a change of the sources needs no second installation.

@@ -1,3 +1,5 @@
+"""A training loop on one of several workstations: python train.py --shard I [HOST:PORT ...]"""
+
 import argparse
 import logging
 import time
