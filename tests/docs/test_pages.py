@@ -131,9 +131,12 @@ def test_the_learner_from_scratch_learns() -> None:
     assert learner.evaluate()["loss"] < 0.01 * before
 
 
-def test_the_loop_of_a_workstation_runs(tmp_path: Path) -> None:
+def test_the_loops_of_workstations_run(tmp_path: Path) -> None:
+    """One after another in one process: PyTorch is imported once."""
+    (schedule,) = [block for block in blocks(DOCS / "engineer.md", "python") if "slower" in block]
+    program = f"from runpy import run_path\nrun_path({str(EXAMPLES / 'workstation.py')!r})\n"
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "workstation.py", "--steps", "50"],
+        [sys.executable, "-c", program + schedule, "--steps", "50"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

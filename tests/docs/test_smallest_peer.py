@@ -151,7 +151,7 @@ def test_a_peer_written_from_the_page_learns_with_an_agent() -> None:
             here = Address("10.0.0.9", 7946)
             agent.receive(Packet(here, waiting.pop(0), Channel.DATAGRAM), now)
         if agent.links:
-            agent.sync(agent.x.clone(), 0, now)
+            agent.sync(agent.handed_out.clone(), 0, now)
         agent.handle_timeout(now)
         while (packet := agent.poll_transmit()) is not None:
             waiting += peer.on(packet.data)
