@@ -15,6 +15,7 @@ from sims.algorithms import with_algorithm
 from sims.attacks import hostile, liars
 from sims.churn import Change, plan
 from sims.conditions import devices, impose
+from sims.engines import Engine
 from sims.experiment import Experiment, Happening, joined
 from sims.report import size
 from sims.simulation import MakeLearner, Simulation, SimulationConfig, address_of
@@ -44,14 +45,19 @@ def stage(experiment: Experiment) -> Simulation:
 class Stage:
     """A description that has been checked against its data, its graph and this machine."""
 
-    def __init__(self, experiment: Experiment, *, records: bool = False) -> None:
-        """With `records` the nodes also publish how good they are, as real ones do."""
+    def __init__(
+        self, experiment: Experiment, *, records: bool = False, engine: Engine | None = None
+    ) -> None:
+        """With `records` the nodes also publish how good they are, as real ones do. `engine`:
+        computes training; see `SimulationConfig`."""
         self.experiment = experiment
         self.plan: list[Change] = []
         self.graph: list[list[int]] | None = None
         self.lying: list[int] = []
         self.config = SimulationConfig(
-            train_seconds=experiment.round_seconds, evaluate_every=PUBLISH_EVERY if records else inf
+            train_seconds=experiment.round_seconds,
+            evaluate_every=PUBLISH_EVERY if records else inf,
+            engine=engine,
         )
         problems = list(self._problems())
         if problems:
