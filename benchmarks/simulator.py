@@ -11,9 +11,9 @@ learning   N nodes, the 64-64-10 MLP, 300 samples each, batch 32, a local epoch 
            momentum, correction, samples, the records of the roster.
 overlay    swarms without learners; an event is a packet that arrives or a wake-up.
 
-Figures are of wall time, on `--threads` threads for training; CPU time stands beside them, since a
-machine that does other things as well makes the former worse. Gates: 0.7 ms a node-round, three
-times the state, 150,000 events a second.
+Figures are of wall time, with training in `--workers` threads beside; CPU time stands beside them,
+since a machine that does other things as well makes the former worse. Gates: 0.7 ms a node-round,
+three times the state, 150,000 events a second.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from torch import nn
 from gossip.agent import Agent
 from gossip.learner import Batches, TorchLearner
 from sims.crowd import Crowd
+from sims.engines import local
 from sims.network import Link
 from sims.simulation import Simulation, SimulationConfig
 
@@ -119,12 +120,12 @@ def held(simulation: Simulation) -> int:
     return 4 * numbers + records + len(simulation.nodes) * SAMPLES * samples
 
 
-def learning(nodes: int, rounds: int, threads: int, profile: Profile | None) -> None:
+def learning(nodes: int, rounds: int, workers: int, profile: Profile | None) -> None:
     """The whole node-round."""
     plain_loop()
     learner(0)
     before = resident()
-    config = SimulationConfig(begin=MEETING, threads=threads)
+    config = SimulationConfig(begin=MEETING, engine=local(workers))
     simulation = Simulation(0, Link(latency=(0.005, 0.02)), config)
     with Watch() as watch:
         for index in range(nodes):
@@ -185,14 +186,14 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, help="1,000, of the overlay 10,000")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=3.0, help="of the overlay")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="threads beside, for training")
     parser.add_argument("--profile", action="store_true", help="and print where the time goes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     profile = Profile() if arguments.profile else None
     if arguments.only != "overlay":
         print("learning")
-        learning(arguments.nodes or 1000, arguments.rounds, arguments.threads, profile)
+        learning(arguments.nodes or 1000, arguments.rounds, arguments.workers, profile)
     if arguments.only != "learning":
         print("overlay")
         overlay(arguments.nodes or 10_000, arguments.seconds, profile)

@@ -24,6 +24,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from gossip.body import Bodies
 from gossip.budget import Budget, Limits
 from gossip.chunks import CHUNK
 from gossip.density import Motion
@@ -116,6 +117,7 @@ class Agent:
         rng: draws link epochs.
         samples: how many samples `parameters` has seen, adopted ancestors included.
         receipts: of earlier links, from `receipts()` of the agent that this one continues.
+        bodies: writes and reads what links exchange.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Agent:
         *,
         samples: int = 0,
         receipts: Mapping[PeerId, Receipt] | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         _refuse_not_finite(layout, parameters)
         self.swarm = swarm
@@ -136,6 +139,7 @@ class Agent:
         self.stats = AgentStats()
         self._config = config
         self._rng = rng
+        self._bodies = bodies
         self._x = parameters.clone()
         self._handed_out = parameters.clone()
         hold(layout, self._handed_out)
@@ -303,6 +307,7 @@ class Agent:
                         motion=self._motion,
                         budget=self._budget,
                         guard=self.guard,
+                        bodies=self._bodies,
                     )
                     self._links[peer.id] = link
                     link.open(self.samples, now)

@@ -53,5 +53,24 @@ def read(layout: Layout, n: int, body: bytes) -> Patch:
     return parameters.followed_by(decode(reader.rest(), layout.size - cut))
 
 
+class Bodies:
+    """How links write and read bodies. One object for whoever runs both ends may remember."""
+
+    def write(
+        self,
+        layout: Layout,
+        n: int,
+        vector: Tensor,
+        reference: Tensor | None,
+        config: CodecConfig,
+    ) -> tuple[bytes, Patch]:
+        """See `write`."""
+        return write(layout, n, vector, reference, config)
+
+    def read(self, layout: Layout, n: int, body: bytes) -> Patch:
+        """See `read`; the patch is not to be written to."""
+        return read(layout, n, body)
+
+
 def _has_buffers(layout: Layout, n: int) -> bool:
     return layout.parameters < layout.size and n % BUFFERS_EVERY == 0

@@ -46,7 +46,7 @@ from struct import pack
 
 from torch import Tensor
 
-from gossip import body as bodies
+from gossip.body import Bodies
 from gossip.budget import Budget, Limits
 from gossip.codec import CodecConfig, Patch
 from gossip.density import Density, DensityConfig, Motion
@@ -177,6 +177,7 @@ class Exchange:
         motion: how far training moves `x`.
         budget: what halves may take.
         guard: says how much of an exchange goes into `x`; None: all.
+        bodies: writes and reads what halves carry.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class Exchange:
         motion: Motion | None = None,
         budget: Budget | None = None,
         guard: Guard | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         self.peer = peer
         self.receipt = receipt
@@ -203,6 +205,7 @@ class Exchange:
         self._rng = rng
         motion = motion or Motion()
         self._guard = guard or Guard("mean", motion)
+        self._bodies = bodies or Bodies()
         self._mine = Open(0, 0, True, layout.hash, 0, ())  # replaced by `open`
         self._theirs: Open | None = None  # the peer's word on the number that it drew last
         self._origin: Tensor | None = None  # x when our number was drawn, if untrained
@@ -401,7 +404,7 @@ class Exchange:
             if self._alike and self._origin is not None:
                 body, patch = b"", Patch(self._layout.size, None, self._origin)
             else:
-                body, patch = bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
+                body, patch = self._bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
             self._pending = self._wrap(0, None, body, patch)
             self._transmit(self._pending, now)
 
@@ -423,7 +426,8 @@ class Exchange:
         if not (receipt.mine and receipt.theirs):
             return  # the snapshot, or taken back already: the peer lost more than one exchange
         mine, theirs = (
-            bodies.read(self._layout, receipt.n, half) for half in (receipt.mine, receipt.theirs)
+            self._bodies.read(self._layout, receipt.n, half)
+            for half in (receipt.mine, receipt.theirs)
         )
         theirs.add_to(self._x, -0.5 * receipt.scale)
         mine.add_to(self._x, 0.5 * receipt.scale)
@@ -509,7 +513,7 @@ class Exchange:
         compared = n == 1 or n % self._config.digest_every == 0
         seen = digest(self.reference) if compared else None
         codec = self._config.codec or self._chosen(now)
-        body, patch = bodies.write(self._layout, n, self._x, self.reference, codec)
+        body, patch = self._bodies.write(self._layout, n, self._x, self.reference, codec)
         self._density.sent(patch.values.numel(), len(body))
         return self._wrap(n, seen, body, patch)
 
@@ -528,7 +532,7 @@ class Exchange:
         self._say(replace(half, answer=True, attempt=attempt), body)
 
     def _decode(self, n: int, body: bytes) -> Patch:
-        patch = bodies.read(self._layout, n, body)
+        patch = self._bodies.read(self._layout, n, body)
         if patch.values.numel() and max(map(abs, map(float, patch.values.aminmax()))) > LARGEST:
             raise CodecError(f"a difference above {LARGEST:g} is no model's")
         return patch

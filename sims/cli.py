@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ import click
 from gossip import client
 from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
 from sims.experiment import ALGORITHMS, ATTACKS
-from sims.lab_commands import compare, replay, sweep
+from sims.lab_commands import compare, replay, sweep, with_engine
 from sims.topology import KINDS
 
 if TYPE_CHECKING:
+    from sims.engines import Engine
     from sims.experiment import Experiment
     from sims.report import Report
 
@@ -66,6 +68,7 @@ for command in (sweep, compare, replay):
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Make a run folder.")
 @click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
+@with_engine
 @click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
 @as_json
@@ -76,6 +79,8 @@ def run(
     figures: bool,
     sockets: bool,
     peers: bool,
+    engine: str,
+    ray_address: str | None,
     json_: bool,
     **flags: Any,
 ) -> None:
@@ -87,16 +92,21 @@ def run(
     gossip-sim run exp.toml --set nodes=200 --set topology.kind=torus --out runs/torus
     gossip-sim run steady --algorithm choco --set settings.gamma=0.4
     gossip-sim run steady --attack sign-flip --attackers 0.2
+    gossip-sim run exp.toml --engine ray --ray-address 10.0.0.1:6379
 
     settings.NAME is of the algorithm: density and bits of ours, gamma of choco. With an attack, the
     report is about the honest nodes. With --out the folder gets metrics, models, figures and
-    report.html; Ctrl-C leaves what there is, and the same command plays the run again.
+    report.html; Ctrl-C leaves what there is, and the same command plays the run again. With
+    --engine ray training is computed by Ray's workers, to the same result.
     """
     from gossip.errors import GossipError
+    from sims.cluster import ray_rounds
     from sims.laboratory import Diverged
 
-    if sockets and (out is not None or peers):
-        raise click.UsageError("--sockets compares, and makes no folder: leave out --out, --peers")
+    if sockets and (out is not None or peers or engine != "local"):
+        raise click.UsageError(
+            "--sockets compares, and makes no folder: leave out --out, --peers, --engine"
+        )
     if peers and out is not None:
         raise click.UsageError(
             "--peers has records carry metrics, which changes the bytes, and a folder is of the "
@@ -107,7 +117,9 @@ def run(
         if sockets:
             _side_by_side(described, json_)
             return
-        report, known, finished = _run(described, out, figures, peers)
+        computed = ray_rounds(address=ray_address) if engine == "ray" else nullcontext()
+        with computed as elsewhere:
+            report, known, finished = _run(described, out, figures, peers, elsewhere)
     except Diverged as error:
         fail(error, UNEXPECTED)
     except GossipError as error:
@@ -199,12 +211,12 @@ def data(
 
 
 def _run(
-    experiment: Experiment, out: Path | None, figures: bool, peers: bool
+    experiment: Experiment, out: Path | None, figures: bool, peers: bool, engine: Engine | None
 ) -> tuple[Report, dict[str, object] | None, bool]:
     from gossip import peers as whom
     from sims.laboratory import conduct
 
-    outcome = conduct(experiment, out, figures=figures, records=peers)
+    outcome = conduct(experiment, out, figures=figures, records=peers, engine=engine)
     first = outcome.simulation.live[0].agent
     assert first is not None
     known = whom.peers(first.swarm, outcome.simulation.now) if peers else None

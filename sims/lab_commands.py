@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 GOALS = ("accuracy", "worst", "loss", "consensus")
 COSTS = ("bytes", "exchanges", "rounds", "time")
 folder = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
+def with_engine(command: Command) -> Command:
+    """The options --engine and --ray-address."""
+    engine = click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True
+    )
+    address = click.option(
+        "--ray-address", metavar="A", help="Of a cluster.  [a Ray of this machine]"
+    )
+    return engine(address(command))
+
+
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--ray-address", metavar="A", help="Of a cluster.  [a Ray of this machine]")
+@with_engine
 @click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
 def sweep(
     file: Path, out: Path, jobs: int, engine: str, ray_address: str | None, figures: bool

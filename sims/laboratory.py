@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from gossip import model_vector
 from gossip.errors import ConfigError, GossipError
+from sims.engines import Engine
 from sims.experiment import Experiment
 from sims.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, Folder
 from sims.recorder import Recorder, Row
@@ -49,17 +50,18 @@ def conduct(
     figures: bool = True,
     quiet: bool = False,
     records: bool = False,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Run an experiment; with `out`, make a folder of it, with `figures` and a page if wanted.
 
-    `quiet`: without a progress bar. `records`: see `Stage`.
+    `quiet`: without a progress bar. `records`, `engine`: see `Stage`.
 
     Raises ConfigError before the work starts, with everything that is wrong; Diverged.
     """
     torch.set_num_threads(1)  # models this small lose by more; and sums keep their order
     if out is not None and figures:
         need_plots()
-    stage = Stage(experiment, records=records)
+    stage = Stage(experiment, records=records, engine=engine)
     expected = _expected(out)
     folder = Folder.new(out, experiment) if out is not None else None
     begun = time.monotonic()

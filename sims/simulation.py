@@ -29,6 +29,8 @@ from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
 from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
 from sims.baselines.algorithm import Algorithm, Place
+from sims.bodies import RememberedBodies
+from sims.engines import Engine, local
 from sims.fixed import FixedSwarm
 from sims.network import Link, Network
 from sims.report import Report
@@ -100,8 +102,8 @@ class SimulationConfig:
     """Rounds of training that are computed in one go at most; 1: one by one, to the same trace
     where the kernels allow it (see `sims.training`). The default is measured there."""
 
-    threads: int = 0
-    """That this may use; 0: as many as PyTorch does."""
+    engine: Engine | None = None
+    """What computes them; None: threads on the other cores. It changes nothing but the time."""
 
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
@@ -165,7 +167,8 @@ class Simulation:
         self.network = Network(seed, link, self._on_event, self._on_step)
         self._config = config or SimulationConfig()
         self._identities: dict[int, tuple[Identity, Peer]] = {}
-        self.training = Training(self._config.stack, self._config.threads)
+        self.training = Training(self._config.stack, self._config.engine or local())
+        self._bodies = RememberedBodies()
         self._listeners: list[Callable[[int, Event, float], None]] = []
         self._watchers: list[Callable[[int], None]] = []
 
@@ -311,7 +314,14 @@ class Simulation:
         if self._config.baseline is None:
             receipts = saved.receipts if saved else None
             return Agent(
-                swarm, layout, x, self._config.agent, rng, samples=samples, receipts=receipts
+                swarm,
+                layout,
+                x,
+                self._config.agent,
+                rng,
+                samples=samples,
+                receipts=receipts,
+                bodies=self._bodies,
             )
         return BaselineAgent(
             swarm,

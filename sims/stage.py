@@ -15,6 +15,7 @@ from sims.algorithms import with_algorithm
 from sims.attacks import hostile, liars
 from sims.churn import Change, plan
 from sims.conditions import devices, impose
+from sims.engines import Engine
 from sims.experiment import Experiment, Happening, joined
 from sims.report import size
 from sims.simulation import MakeLearner, Simulation, SimulationConfig, address_of
@@ -44,14 +45,19 @@ def stage(experiment: Experiment) -> Simulation:
 class Stage:
     """A description that has been checked against its data, its graph and this machine."""
 
-    def __init__(self, experiment: Experiment, *, records: bool = False) -> None:
-        """With `records` the nodes also publish how good they are, as real ones do."""
+    def __init__(
+        self, experiment: Experiment, *, records: bool = False, engine: Engine | None = None
+    ) -> None:
+        """With `records` the nodes also publish how good they are, as real ones do. `engine`:
+        computes training; see `SimulationConfig`."""
         self.experiment = experiment
         self.plan: list[Change] = []
         self.graph: list[list[int]] | None = None
         self.lying: list[int] = []
         self.config = SimulationConfig(
-            train_seconds=experiment.round_seconds, evaluate_every=PUBLISH_EVERY if records else inf
+            train_seconds=experiment.round_seconds,
+            evaluate_every=PUBLISH_EVERY if records else inf,
+            engine=engine,
         )
         problems = list(self._problems())
         if problems:
@@ -118,6 +124,11 @@ class Stage:
                     f"events.{number} begins at {event.at:g} s, and the run ends at "
                     f"{experiment.seconds:g} s"
                 )
+        if not self._left_at_the_end():
+            yield (
+                f"nobody honest is up at {experiment.seconds:g} s, when the run ends, so there is "
+                "no model to look at: let events or the churn end sooner, or the run later"
+            )
         try:
             self._function = load(experiment.learner)
             first = self._make(0)()
@@ -125,6 +136,22 @@ class Stage:
             yield str(error)
             return
         yield from self._too_big(first)
+
+    def _left_at_the_end(self) -> list[int]:
+        """The honest nodes that the plan and the events leave up."""
+        experiment = self.experiment
+        up = {node: True for node in range(experiment.nodes) if node not in self.lying}
+        up |= {change.node: not change.up for change in self._first_changes() if change.node in up}
+        changes = [(change.at, change.node, change.up) for change in self.plan]
+        for event in experiment.events:
+            if event.kind == "crash":
+                struck = range(_struck(event, experiment.nodes))
+                changes += [(event.at, node, False) for node in struck]
+                changes += [(event.until, node, True) for node in struck]
+        for at, node, state in sorted(changes, key=lambda change: change[0]):
+            if node in up and at < experiment.seconds:
+                up[node] = state
+        return [node for node, state in up.items() if state]
 
     def _draw_graph(self) -> None:
         experiment = self.experiment
@@ -136,9 +163,6 @@ class Stage:
     def _plan_churn(self) -> None:
         experiment = self.experiment
         self.plan = plan(experiment.churn, experiment.nodes, experiment.seconds, experiment.seed)
-        ends = {change.node: change.up for change in self.plan}
-        if len(ends) == experiment.nodes and not any(ends.values()):
-            raise ConfigError(f"{experiment.churn.trace} leaves nobody up at the end")
 
     def _hand_out_devices(self) -> None:
         experiment = self.experiment
@@ -190,8 +214,13 @@ def arrange(simulation: Simulation, experiment: Experiment, changes: Sequence[Ch
         _arrange(simulation, happening, experiment.nodes, max(happening.at, begin))
 
 
+def _struck(happening: Happening, nodes: int) -> int:
+    """How many nodes something happens to: the first ones."""
+    return max(1, round(happening.share * nodes))
+
+
 def _arrange(simulation: Simulation, happening: Happening, nodes: int, at: float) -> None:
-    count = max(1, round(happening.share * nodes))
+    count = _struck(happening, nodes)
     struck = range(count)
 
     def change(up: bool) -> None:

@@ -1,11 +1,10 @@
 """Rounds of training, held back and computed together.
 
 A round's outcome is needed only at the virtual time at which the round ends, and what goes into it
-is known when it begins. So rounds wait until the first of them ends; then all that are alike (one
-architecture, loss, optimizer and batch shapes) are computed in one call, with the models stacked
-along a new first dimension: `torch.func.vmap` over the model and the loss, and the learners' own
-optimizer class over the stack. What is computed early is held back, and nobody sees it before its
-time.
+is known when it begins. So rounds wait until the first of them ends, or until half of all that are
+alike (one architecture, loss, optimizer and batch shapes) wait; then those are computed in one call
+(`sims.stack`), by whom an engine says (`sims.engines`), while events go on. What is computed early
+is held back, and nobody sees it before its time.
 
 **The same numbers.** Each learner keeps its own stream of random numbers and its own optimizer
 state. Where every batch of activations and every parameter is a whole number of 16 bytes, what a
@@ -13,10 +12,11 @@ stack computes for one learner does not depend on the others in it, so the trace
 a hundred rounds are computed at a time or one. Elsewhere, and in convolutions and sigmoids, a
 kernel may round the last bit by where in memory a row begins; what is in a stack is decided by
 virtual time alone, so the same seed still gives the same bytes, but another size of the stack gives
-others. (Measured, on MKL.) A round computed by `TorchLearner.train` itself differs in the last bits
-too, because an unbatched product adds the bias in another order. Hence the choice between the two
-must not depend on a clock: fewer than FEW rounds of a kind are left to the learners, which is where
-a stack begins to pay (measured, see FEW), and so are models so large that a stack gains nothing.
+others. (Measured, on MKL.) Which engine computes it changes nothing. A round computed by
+`TorchLearner.train` itself differs in the last bits too, because an unbatched product adds the bias
+in another order. Hence the choice between the two must not depend on a clock: fewer than FEW rounds
+of a kind are left to the learners, which is where a stack begins to pay (measured, see FEW), and so
+are models so large that a stack gains nothing.
 
 **Which learners.** A `TorchLearner` of gossip's `Batches`, a model without buffers whose parameters
 are all trained by one group of plain `SGD`, momentum and drift correction included. Two are alike
@@ -31,20 +31,23 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
 from math import isfinite
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.optim import SGD
 
 from gossip.drift import DriftCorrection, learn
 from gossip.learner import Batch, Batches, Learner, TorchLearner
+from sims.engines import Engine, Here
+from sims.stack import Outcome, Stack, Template
 
 FEW = 4  # rounds. On the 64-64-10 MLP a stack takes 8 ms however few it holds, a learner 3.2 ms.
+ENOUGH = 64  # rounds that are worth a stack before one of them is needed. A guess.
 MOST = 256  # rounds in one stack; measured: more fit no cache
 STACK_BYTES = 64 << 20  # of the parameters in one stack: beyond, arithmetic is all that costs
 
@@ -94,20 +97,22 @@ class Alone:
 
 
 class Training:
-    """Holds rounds back until one of them is needed.
+    """Holds rounds back until one of them is needed, or enough of them wait.
 
     Args:
         most: rounds in one stack. 1: one by one, with the same bits.
-        threads: that a stack may use; 0: as many as PyTorch does.
+        engine: computes stacks.
     """
 
-    def __init__(self, most: int = MOST, threads: int = 0) -> None:
+    def __init__(self, most: int = MOST, engine: Engine | None = None) -> None:
         self.stacked = 0  # rounds so far
         self.single = 0
         self.refused: dict[bytes, str] = {}  # architectures that vmap cannot do, and why
         self._most = most
-        self._threads = threads
+        self._engine = engine or Here()
         self._looks: dict[bytes, bytes] = {}  # each appearance once
+        self._templates: dict[bytes, Template] = {}  # of each
+        self._enrolled: Counter[bytes] = Counter()
         self._pending: dict[Kind, dict[Pupil, None]] = {}
 
     def enrol(self, learner: Learner) -> Trainee:
@@ -116,42 +121,77 @@ class Training:
         if look is None:
             return Alone(learner)
         assert isinstance(learner, TorchLearner)
-        return Pupil(learner, self._looks.setdefault(look, look), self)
+        look = self._looks.setdefault(look, look)
+        self._enrolled[look] += 1
+        return Pupil(learner, look, self)
 
-    def wait(self, pupil: Pupil, kind: Kind) -> None:
+    def wait(self, pupil: Pupil) -> None:
         """A round may be computed from now on."""
-        self._pending.setdefault(kind, {})[pupil] = None
+        waiting = self._pending.setdefault(pupil.kind, {})
+        waiting[pupil] = None
+        if len(waiting) >= max(ENOUGH, self._enrolled[pupil.look] // 2) and self._pays(pupil):
+            self._submit(pupil.kind)
 
-    def forget(self, pupil: Pupil, kind: Kind) -> None:
-        """A round need not be computed any more."""
-        waiting = self._pending.get(kind, {})
+    def leave(self, pupil: Pupil) -> None:
+        """This one trains no more."""
+        self._enrolled[pupil.look] -= 1
+        self._forget(pupil)
+
+    def compute(self, pupil: Pupil) -> tuple[Tensor, Tensor | None, Tensor] | None:
+        """The model, the momentum and the loss that this round came to; None: it is to be computed
+        by the learner itself. All others of its kind that wait are computed with it."""
+        if pupil.row is None and self._pays(pupil):
+            self._submit(pupil.kind)
+        if pupil.row is not None:
+            (job, at), pupil.row = pupil.row, None
+            try:
+                return job.result().row(at)
+            except RuntimeError as error:
+                self.refused[pupil.look] = str(error)
+                self.stacked -= 1
+        self._forget(pupil)
+        self.single += 1
+        return None
+
+    def _pays(self, pupil: Pupil) -> bool:
+        """Whether the rounds that wait with this one are worth a stack."""
+        if pupil.look in self.refused:
+            return False
+        return min(len(self._pending[pupil.kind]), STACK_BYTES // (4 * pupil.model.numel())) >= FEW
+
+    def _submit(self, kind: Kind) -> None:
+        group = list(self._pending.pop(kind))
+        most = min(self._most, STACK_BYTES // (4 * group[0].model.numel()))
+        for start in range(0, len(group), most):
+            members = group[start : start + most]
+            job = self._engine.submit(self._stack(members))
+            for at, pupil in enumerate(members):
+                pupil.row = job, at
+        self.stacked += len(group)
+
+    def _stack(self, pupils: Sequence[Pupil]) -> Stack:
+        """The rounds of these, which are alike."""
+        first = pupils[0]
+        if first.look not in self._templates:
+            self._templates[first.look] = Template.of(first.learner.model, first.learner.loss)
+        group = first.learner.optimizer.param_groups[0]
+        momenta = [p.momentum for p in pupils if p.momentum is not None]
+        corrections = [p.h for p in pupils if p.h is not None]
+        return Stack(
+            self._templates[first.look],
+            {name: value for name, value in group.items() if name != "params"},
+            first.sizes,
+            torch.stack([p.model for p in pupils]),
+            torch.stack(momenta) if momenta else None,
+            torch.stack(corrections) if corrections else None,
+            *(torch.stack(column) for column in zip(*(p.samples() for p in pupils), strict=True)),
+        )
+
+    def _forget(self, pupil: Pupil) -> None:
+        waiting = self._pending.get(pupil.kind, {})
         waiting.pop(pupil, None)
         if not waiting:
-            self._pending.pop(kind, None)
-
-    def compute(self, pupil: Pupil, kind: Kind) -> None:
-        """Compute this round, and all others of its kind if they are worth a stack."""
-        waiting = self._pending[kind]
-        most = STACK_BYTES // (4 * pupil.model.numel())
-        if min(len(waiting), most) < FEW or pupil.look in self.refused:
-            self.forget(pupil, kind)
-            pupil.train_alone()
-            self.single += 1
-            return
-        group, most = list(waiting), min(self._most, most)
-        with _threads(self._threads):
-            for start in range(0, len(group), most):
-                members = group[start : start + most]
-                try:
-                    train(members)
-                except RuntimeError as error:
-                    if start:
-                        raise
-                    self.refused[pupil.look] = str(error)
-                    self.compute(pupil, kind)
-                    return
-                self.stacked += len(members)
-        del self._pending[kind]
+            self._pending.pop(pupil.kind, None)
 
 
 class Pupil:
@@ -167,10 +207,11 @@ class Pupil:
         self.order: Tensor | None = None  # of the samples in this round
         self.sizes: tuple[int, ...] = ()  # of its batches
         self.data: Batches | None = None
-        self.result: tuple[Tensor, Tensor | None, Tensor] | None = None  # model, momentum, loss
+        self.kind: Kind = ()  # of this round
+        self.row: tuple[Future[Outcome], int] | None = None  # where its outcome will be
         self._pass: Iterator[Tensor] = iter(())
+        self._shown = False  # the learner wants no more samples to probe with
         self._training = training
-        self._kind: Kind = ()
         for parameter, view in zip(self.parameters, self._views(self.model), strict=True):
             parameter.data = view
         if learner.drift is not None:
@@ -188,21 +229,20 @@ class Pupil:
         self.sizes, self.order = tuple(map(len, chosen)), torch.cat(chosen)
         assert self.data is not None
         shapes = self.data.inputs.shape[1:], self.data.targets.shape[1:]
-        self._kind = (self.look, self.sizes, shapes, settings, self.momentum is None)
-        self._training.wait(self, self._kind)
+        self.kind = (self.look, self.sizes, shapes, settings, self.momentum is None)
+        self._training.wait(self)
 
     def finish(self) -> tuple[Tensor, int]:
         """Have the round computed if it is not yet, and take it over."""
-        if self.result is None:
-            self._training.compute(self, self._kind)
-        if self.result is not None:
-            model, momentum, loss = self.result
-            self.result = None
+        outcome = self._training.compute(self)
+        if outcome is None:
+            self.learner.train_on(self._batches())
+            self._adopt_momentum()
+        else:
+            model, momentum, loss = outcome
             self.model.copy_(model)
             self._take_momentum(momentum)
-            for batch in self._batches():
-                if not self.learner.trained_on(batch):
-                    break
+            self._show_samples()
             self.learner.last_loss = float(loss)
             if self.learner.drift is not None:
                 self.learner.drift.stepped()
@@ -224,12 +264,22 @@ class Pupil:
 
     def give_up(self) -> None:
         """Do not compute the round."""
-        self._training.forget(self, self._kind)
+        self._training.leave(self)
 
-    def train_alone(self) -> None:
-        """Let the learner compute the round, on the samples that were drawn for it."""
-        self.learner.train_on(self._batches())
-        self._adopt_momentum()
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """Of all batches of this round in a row: inputs and targets."""
+        assert self.data is not None
+        assert self.order is not None
+        return self.data.inputs[self.order], self.data.targets[self.order]
+
+    def _show_samples(self) -> None:
+        """Let the learner keep the first that it was trained on, as it does when it trains."""
+        if self._shown:
+            return
+        for batch in self._batches():
+            if not self.learner.trained_on(batch):
+                self._shown = True
+                break
 
     def _batches(self) -> Iterator[Batch]:
         assert self.data is not None
@@ -276,40 +326,6 @@ class Pupil:
                 self.learner.optimizer.state[parameter]["momentum_buffer"] = view
 
 
-def train(pupils: Sequence[Pupil]) -> None:
-    """Compute one round of each, all of one kind; their results wait in them."""
-    first = pupils[0].learner
-    parameters = [nn.Parameter(stacked) for stacked in _stack([p.model for p in pupils], pupils[0])]
-    names = [name for name, _ in first.model.named_parameters()]
-    optimizer = SGD(parameters, **_settings(first.optimizer.param_groups[0]))
-    if pupils[0].momentum is not None:
-        buffers = _stack([p.momentum for p in pupils if p.momentum is not None], pupils[0])
-        for parameter, buffer in zip(parameters, buffers, strict=True):
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    corrections = _stack([p.h for p in pupils if p.h is not None], pupils[0])
-    inputs, targets = _samples(pupils)
-    loss_of = vmap(lambda values, x, y: first.loss(functional_call(first.model, values, (x,)), y))
-    first.model.train()
-    losses = torch.zeros(len(pupils))
-    for x, y in zip(inputs, targets, strict=True):
-        optimizer.zero_grad()
-        loss = loss_of(dict(zip(names, parameters, strict=True)), x, y)
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if len(gradients) < len(parameters):
-            raise RuntimeError("the loss does not depend on every parameter")
-        for gradient, h in zip(gradients, corrections, strict=bool(corrections)):
-            gradient.sub_(h)
-        optimizer.step()
-        losses += loss.detach()
-    models = _rows(parameters)
-    momenta = [optimizer.state[p].get("momentum_buffer") for p in parameters]
-    rows = _rows(momenta) if all(isinstance(buffer, Tensor) for buffer in momenta) else None
-    for at, pupil in enumerate(pupils):
-        momentum = None if rows is None else rows[at]
-        pupil.result = models[at], momentum, losses[at] / len(inputs)
-
-
 def appearance(learner: Learner) -> bytes | None:
     """What alike learners have in common; None for one that cannot be stacked."""
     if type(learner) is not TorchLearner or type(learner.batches) is not Batches:
@@ -352,44 +368,3 @@ class _WithoutParameters(pickle.Pickler):
         if id(thing) not in self._dropped:
             raise pickle.PicklingError("a parameter that is not the model's")
         return tuple(thing.shape)
-
-
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
-
-
-def _stack(vectors: Sequence[Tensor], like: Pupil) -> list[Tensor]:
-    """(m,) each, as one tensor for each parameter, (b, ...); nothing of no vectors."""
-    if not vectors:
-        return []
-    sizes = [p.numel() for p in like.parameters]
-    pieces = torch.split(torch.stack(list(vectors)), sizes, dim=1)
-    return [
-        piece.reshape(-1, *p.shape).contiguous()
-        for piece, p in zip(pieces, like.parameters, strict=True)
-    ]
-
-
-def _rows(tensors: Sequence[Tensor]) -> Tensor:
-    """(b, ...) each, as (b, n)."""
-    return torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1)
-
-
-def _samples(pupils: Sequence[Pupil]) -> tuple[list[Tensor], list[Tensor]]:
-    """The batches of a round: (b, batch, ...) inputs and targets, step by step."""
-    columns: list[list[Tensor]] = []
-    for which in ("inputs", "targets"):
-        rows = [getattr(pupil.data, which).index_select(0, pupil.order) for pupil in pupils]
-        columns.append(list(torch.split(torch.stack(rows), list(pupils[0].sizes), dim=1)))
-    return columns[0], columns[1]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -19,4 +20,16 @@ def test_ray_makes_the_same_runs_as_this_machine(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, [*command, "-j", "2"])
         assert result.exit_code == 0, result.output
         traces.append([Folder(out / f"s{seed}").state()["trace"] for seed in range(2)])
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.slow
+def test_training_on_ray_leaves_the_same_trace(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    traces = []
+    for engine in ("local", "ray"):
+        command = ["run", "steady", "--nodes", "8", "--seconds", "6", "--json", "--engine", engine]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        traces.append(json.loads(result.stdout)["trace"])
     assert traces[0] == traces[1]

@@ -101,6 +101,25 @@ def test_all_that_cannot_be_done_is_said_before_the_work_starts(tmp_path: Path) 
         assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("share", "until", "starts"), [(1.0, 99.0, False), (1.0, 8.0, True), (0.7, 99.0, True)]
+)
+def test_a_run_at_whose_end_nobody_honest_is_up_does_not_start(
+    tmp_path: Path, share: float, until: float, starts: bool
+) -> None:
+    file = tmp_path / "exp.toml"
+    file.write_text(
+        'nodes = 10\nseconds = 9\nattack = "noise"\nattackers = 0.2\n'
+        f'[[events]]\nkind = "crash"\nat = 4.0\nuntil = {until}\nshare = {share}\n'
+    )
+    described = read(str(file), {}, {})
+    if starts:
+        Stage(described)
+        return
+    with pytest.raises(ConfigError, match="nobody honest is up at 9 s"):
+        Stage(described)
+
+
 def test_memory_that_is_not_there_is_foreseen(tmp_path: Path) -> None:
     (tmp_path / "line.py").write_text(LINE)
     changes = {"nodes": 60_000, "learner": f"{tmp_path / 'line.py'}:learner"}

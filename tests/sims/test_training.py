@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from gossip.learner import Batches, TorchLearner
+from sims.engines import local
 from sims.network import Link
 from sims.simulation import Simulation, SimulationConfig
 from sims.training import FEW, Alone, Pupil, Training, appearance
@@ -63,8 +64,8 @@ def test_where_rows_begin_anywhere_in_memory_the_metrics_are_the_same() -> None:
     assert single.bytes_per_node == pytest.approx(together.bytes_per_node, rel=0.02)
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
-    traces = {run(SimulationConfig(threads=threads)).network.trace for threads in (1, 2)}
+def test_who_computes_the_rounds_changes_nothing() -> None:
+    traces = {run(SimulationConfig(engine=local(workers))).network.trace for workers in (0, 1, 3)}
     assert len(traces) == 1
 
 
