@@ -34,7 +34,7 @@ from gossip.peers import peers
 from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
 from gossip.vector import Layout
-from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
+from p2p import Address, Packet, Peer, PeerId, Swarm, files, network_key
 from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
@@ -134,13 +134,15 @@ class Host:
         if self.config.state_dir is None:
             return Identity.generate()
         try:
-            self.config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.make_directory(self.config.state_dir)
         except OSError as error:
             raise ConfigError(
                 f"cannot make {self.config.state_dir}: {error.strerror}; give another --state-dir"
             ) from None
         stack.enter_context(lock(self.config.state_dir))
-        return load_or_create(self.config.state_dir / "identity.key")
+        path = self.config.state_dir / "identity.key"
+        files.sweep(path)  # whoever was killed while making it
+        return load_or_create(path)
 
     def _agent(self, identity: Identity) -> Agent:
         parameters, self._parameters = self._parameters, None
@@ -160,6 +162,15 @@ class Host:
                 self.restored = True
                 if saved.warning:
                     log.warning("%s", saved.warning)
+                before = saved.metadata.get("id", str(identity.id))
+                if before != str(identity.id):
+                    log.warning(
+                        "%s is of node %s, and identity.key is another's: for others this is a "
+                        "new node, %s",
+                        saved.path,
+                        before,
+                        identity.id,
+                    )
         rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
         swarm = Swarm(
             self.me,
