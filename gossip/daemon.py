@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,5 +123,6 @@ async def _tell(node: Node) -> None:
 
 
 def say(line: str) -> None:
-    """Progress goes to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to stderr; where nobody can be told any more, nobody is held up."""
+    with suppress(OSError):  # a file on a full disk, a terminal that was closed
+        print(line, file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from gossip.audit import Audit
 from gossip.checkpoint import NAME as CHECKPOINT
 from gossip.config import Config
 from gossip.discovery import Discovery
+from gossip.disk import Disk
 from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
@@ -75,6 +76,7 @@ class Host:
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
+        self.disk = None if config.state_dir is None else Disk(str(config.state_dir))
         self._saving = asyncio.Lock()
         self._up = False  # before, there is nobody to give packets to
         self._left = False
@@ -345,6 +347,7 @@ class Host:
             "bytes_sent": traffic.bytes_sent,
             "bytes_received": traffic.bytes_received,
             "bytes_dense": agent.stats.bytes_dense,
+            "saved": None if self.disk is None else self.disk.status(time.monotonic()),
             "peers": [
                 {
                     "id": str(link.peer.id),
@@ -383,7 +386,7 @@ class Host:
 
     async def save(self) -> None:
         """Write a checkpoint, if there is a state directory."""
-        if self.config.state_dir is None:
+        if self.config.state_dir is None or self.disk is None:
             return
         kept = await self._kept()  # not under the lock: training may be stuck, and we want to leave
         if kept is None:
@@ -397,8 +400,9 @@ class Host:
                 met = self._met or self.agent.swarm.known()
                 if met:  # who is alone now had better keep those whom it knew
                     await asyncio.to_thread(cache.save, self.config.state_dir / PEERS, met)
+                self.disk.wrote(time.monotonic())
             except OSError as error:
-                log.error("no checkpoint written to %s: %s; learning goes on", path, error)
+                self.disk.failed(error)
 
     async def _save_often(self) -> None:
         await asyncio.sleep(self.config.checkpoint_every / 5)

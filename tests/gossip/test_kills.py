@@ -84,7 +84,7 @@ def killed(home: Path, stack: ExitStack, seed: int, kills: int, lives: int) -> l
     )
     steady.begin()
     rng, stories = random.Random(seed), []
-    arguments = ["--option", f"width={WIDTH}", "--join", steady.address]
+    arguments = ["--option", f"width={WIDTH}", "--option", "pause=0.001", "--join", steady.address]
     for number in range(kills // lives):
         name = f"node{number}"
         story = Story(Lives(home, name, womb, "--config", home / "node.toml", *arguments))
