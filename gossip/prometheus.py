@@ -58,9 +58,9 @@ class Exposition:
         yield _counter("dense_bytes", "What the halves sent would be.", agent.stats.bytes_dense)
         yield _counter("clipped", "Exchanges merged in part only.", agent.guard.clipped)
         yield _gauge("last_exchange_time_seconds", "Unix time.", self._observer.exchanged)
-        if self._node.disk is not None and self._node.disk.saved is not None:
-            ago = monotonic() - self._node.disk.saved
-            yield _gauge("last_checkpoint_time_seconds", "Unix time.", time() - ago)
+        saved = None if self._node.disk is None else self._node.disk.saved
+        when = 0.0 if saved is None else time() - (monotonic() - saved)
+        yield _gauge("last_checkpoint_time_seconds", "Unix time; 0: there was none.", when)
         measured = {(name,): value for name, value in self._node.metrics.items()}
         yield _gauge("model_metric", "How good the model is.", measured, "metric")
         distance = self._observer.distance()
