@@ -254,6 +254,29 @@ def test_a_power_cut_while_replacing_a_damaged_file_leaves_a_good_one(path: Path
         calls += 1
 
 
+def test_no_cut_loses_what_the_cut_before_it_left(path: Path) -> None:
+    disk = Disk(path.parent)
+
+    def saved_until_cut(calls: int, samples: int) -> bool:
+        return disk.until_cut(calls, lambda: checkpoint.save(path, {}, {"samples": samples}))
+
+    first, through = 0, False
+    while not through:
+        second, done = 0, False
+        while not done:
+            for file in path.parent.iterdir():
+                file.unlink()
+            checkpoint.save(path, {}, {"samples": 1})
+            checkpoint.save(path, {}, {"samples": 2})
+            through = saved_until_cut(first, 3)
+            before = loaded(path).metadata["samples"]
+            done = saved_until_cut(second, 4)
+            assert loaded(path).metadata["samples"] >= before, (first, second)
+            second += 1
+        first += 1
+    assert first >= 4
+
+
 def test_a_half_written_new_file_is_passed_over(path: Path) -> None:
     checkpoint.save(path, *OLD)
     path.with_name(path.name + ".new").write_bytes(path.read_bytes()[:50])

@@ -21,7 +21,7 @@ from tests.lives import Lives, Womb
 ALWAYS_SAVING = "checkpoint_every = 0.001\nevaluate_every = 0.5\nlan = false\n"
 WIDTH = 20_000  # of the model; a checkpoint has 0.5 MB
 LEFT = {f"{name}{ending}" for name in (NAME, "peers.json", "api.json") for ending in ("", ".new")}
-LEFT |= {f"{NAME}.previous", "identity.key", "lock", DIRECTORY}
+LEFT |= {f"{NAME}.part", f"{NAME}.previous", "identity.key", "lock", DIRECTORY}
 
 
 def saved(state_dir: Path) -> int:
@@ -71,7 +71,7 @@ class Story:
         half = {name for name in names if name.startswith(".identity.key.")}
         assert names - half <= LEFT
         assert len(half) <= 1
-        self.torn += f"{NAME}.new" in names
+        self.torn += bool(names & {f"{NAME}.part", f"{NAME}.new"})
 
 
 def killed(home: Path, stack: ExitStack, seed: int, kills: int, lives: int) -> list[Story]:
