@@ -67,7 +67,8 @@ class AgentConfig:
 
     budget: str = ""
     """Bytes that learning may take: "64 KiB/s" of the node, or "2 KiB/exchange" of each half; see
-    `gossip.budget`. Empty: as many as the control law finds worth it (`gossip.density`)."""
+    `gossip.budget`. Empty: as many as the control law finds worth it (`gossip.density`). Can change
+    while the node runs (SIGHUP)."""
 
     merge: Merge = "mean"
     """What goes into the model. mean: everything, whoever it is from. clipped: no exchange moves it
@@ -244,6 +245,10 @@ class Agent:
         self._x.copy_(parameters)
         self._merged = True
         self._newcomer = False  # somebody wants this model, not a neighbour's
+
+    def limit(self, budget: str, now: float) -> None:
+        """Give learning another budget from now on. Raises ValueError if it is none."""
+        self._budget.limit(Limits.parse(budget), now)
 
     def leave(self, now: float) -> list[AgentEvent]:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""

@@ -50,6 +50,13 @@ class Budget:
         self._left = limits.per_second * BURST
         self._since = 0.0
 
+    def limit(self, limits: Limits, now: float) -> None:
+        """Have other limits from now on; what was saved up stays, as far as they let it."""
+        self._earn(now)
+        before, self._limits = self._limits, limits
+        saved = self._left if before.per_second < inf else inf
+        self._left = inf if limits.per_second == inf else min(saved, limits.per_second * BURST)
+
     def allows(self, now: float) -> bool:
         """Whether an exchange may begin."""
         self._earn(now)

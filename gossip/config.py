@@ -84,13 +84,18 @@ class Config:
 
     checkpoint_every: float = 10.0
     """Seconds between checkpoints; what a power cut can cost. The first comes after a fifth of
-    them. A guess."""
+    them. A guess. Can change while the node runs (SIGHUP)."""
 
     evaluate_every: float = 5.0
-    """Seconds between evaluations of the model, which pause training. A guess."""
+    """Seconds between evaluations of the model, which pause training. A guess. Can change while the
+    node runs (SIGHUP)."""
 
     threads: int = 1
     """PyTorch's threads. More than the cores that are free slows training many times over."""
+
+    log_level: Literal["info", "warning", "error"] = "warning"
+    """What `gossip run` logs on stderr, beside the lines about links that it prints always. info:
+    every event. Can change while the node runs (SIGHUP)."""
 
     seed: int = 0
     """Of the learner; all nodes of a swarm should share it, so that their models start equal."""

@@ -196,6 +196,18 @@ class Host:
         """What the local API answers besides."""
         return []
 
+    def reload(self, config: Config) -> None:
+        """Go on with other settings, made by `gossip.reload.merged`.
+
+        Raises ConfigError, with nothing changed, for a list of peers that cannot be used.
+        """
+        self.access.reload(config.access)
+        self.agent.limit(config.agent.budget, self._now())
+        self.config = config
+        for peer in list(self.agent.links):
+            if not self.access.lists(peer):
+                self._expel(peer, "it is not in the list of allowed peers any more")
+
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""
         if self._left:

@@ -17,7 +17,7 @@ from p2p import PeerId
 from p2p.identity import load
 from tests.lives import Lives, Womb
 
-# A checkpoint after the other: most kills fall into one that is being written.
+# A checkpoint after the other, so that many kills fall into one that is being written.
 ALWAYS_SAVING = "checkpoint_every = 0.001\nevaluate_every = 0.5\nlan = false\n"
 WIDTH = 20_000  # of the model; a checkpoint has 0.5 MB
 LEFT = {f"{name}{ending}" for name in (NAME, "peers.json", "api.json") for ending in ("", ".new")}
