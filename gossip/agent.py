@@ -250,6 +250,18 @@ class Agent:
         """Give learning another budget from now on. Raises ValueError if it is none."""
         self._budget.limit(Limits.parse(budget), now)
 
+    def rest(self, until: float, now: float) -> None:
+        """Exchange nothing until then, and tell the neighbours; a time that has passed ends it.
+
+        The links stay up, and training goes on.
+        """
+        rested = self._budget.rests(now)
+        self._budget.rest(until)
+        if rested or self._budget.rests(now):
+            for link in self._links.values():
+                link.rest(now)
+                self._send(link, now)
+
     def leave(self, now: float) -> list[AgentEvent]:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""
         return self._follow(self.swarm.leave(now), now)

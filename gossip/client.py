@@ -168,6 +168,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"exchanges   {found['exchanges']:,}")
     print(f"sent        {found['bytes_sent']:,} bytes")
     print(f"received    {found['bytes_received']:,} bytes")
+    if found.get("quiet_until") is not None:
+        print(f"quiet       until {found['quiet_until'][-5:]}")
     if found.get("saved") is not None:
         print(f"saved       {_saved(found['saved'])}")
     for name, value in found["metrics"].items():

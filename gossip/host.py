@@ -11,9 +11,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from datetime import datetime
 from math import isfinite, isinf
 from random import SystemRandom
 
@@ -32,6 +33,7 @@ from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
 from gossip.peers import peers
+from gossip.quiet import LOOK, Quiet
 from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
 from gossip.vector import Layout
@@ -55,6 +57,7 @@ class Host:
     Args:
         layout: of the model.
         parameters: (n,) the model to start from, unless the state directory holds a later one.
+        wall: the local time, which quiet hours go by.
 
     Raises on entering:
         ConfigError: an address that cannot be used, or not without a network key; an invitation, a
@@ -63,8 +66,15 @@ class Host:
         P2PError: a port in use, a state directory in use, a broken identity or network key.
     """
 
-    def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        parameters: Tensor,
+        config: Config,
+        wall: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.config = config
+        self._wall = wall
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
@@ -118,11 +128,14 @@ class Host:
             self.api_address = api.address
             self._up = True
             self._publish()
+            self._quiet = Quiet(self.agent, self._wall)
+            self._quiet.look(self.config.quiet, self._now())  # before anybody can be met
             self._meet_again()
             self._after([])
             # Undone in this order, backwards: seeds that resolve late must not be asked after we
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
+            stack.push_async_callback(_cancel, asyncio.create_task(self._look_often()))
             stack.push_async_callback(self.leave)
             stack.push_async_callback(_cancel, asyncio.create_task(self._discovery.run()))
             await stack.enter_async_context(self.api.observer)
@@ -204,6 +217,8 @@ class Host:
         self.access.reload(config.access)
         self.agent.limit(config.agent.budget, self._now())
         self.config = config
+        self._quiet.look(config.quiet, self._now())
+        self._after([])
         for peer in list(self.agent.links):
             if not self.access.lists(peer):
                 self._expel(peer, "it is not in the list of allowed peers any more")
@@ -293,6 +308,12 @@ class Host:
             self._publish()
             self._after([])
 
+    async def _look_often(self) -> None:
+        while True:
+            self._quiet.look(self.config.quiet, self._now())
+            self._after([])
+            await asyncio.sleep(LOOK)
+
     def _publish(self) -> None:
         """Tell the network how far we are; the swarm sees to it that this is not too often."""
         name = self.config.name or socket.gethostname()
@@ -359,6 +380,7 @@ class Host:
             "bytes_sent": traffic.bytes_sent,
             "bytes_received": traffic.bytes_received,
             "bytes_dense": agent.stats.bytes_dense,
+            "quiet_until": self._quiet.status,
             "saved": None if self.disk is None else self.disk.status(time.monotonic()),
             "peers": [
                 {

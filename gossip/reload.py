@@ -12,7 +12,7 @@ from gossip.config import Config, dotted
 from gossip.config_text import settings, toml
 from gossip.origins import Keys
 
-TOP = ("checkpoint_every", "evaluate_every", "log_level")
+TOP = ("checkpoint_every", "evaluate_every", "log_level", "quiet")
 AGENT = ("budget",)
 ACCESS = ("mode", "allow", "admins")
 LIVE: frozenset[Keys] = frozenset(
