@@ -58,7 +58,8 @@ class AccessConfig:
 
     allow: Path | None = None
     """File with the peer ids that may come in, one a line; read again when it changes. A peer that
-    is taken out may keep a link until its sessions end, 6 minutes at most."""
+    is taken out may keep a link until its sessions end, 6 minutes at most, or the node gets a
+    SIGHUP. The mode, this list and the admins can change while the node runs (SIGHUP)."""
 
     admins: tuple[str, ...] = ()
     """Peer ids whose invitations count. `gossip key new FILE --admin` makes one."""
@@ -124,26 +125,36 @@ class Access:
         audit: Audit | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if config.mode != "open" and not networks:
-            raise ConfigError(
-                f'access.mode = "{config.mode}" needs a network key: without one nobody proves who '
-                "he is; give --network-key FILE"
-            )
-        self._config = config
+        self._networks = frozenset(networks)
         self._me = me
         self._state_dir = state_dir
         self._now, self._clock = now, clock
         self._expel = expel
         self._audit = audit
-        self._admins = frozenset(map(PeerId.parse, config.admins))
-        self._networks = frozenset(networks)
-        self._examine = lru_cache(1024)(self._examine_once)
-        self._listed = PeerList(config.allow) if config.mode == "allow" and config.allow else ()
+        self.reload(config)
         self._came: dict[PeerId, tuple[str, ...]] = {}  # with which invitations, as of late
         # By issuer and name: by name alone, whoever may invite could use up what others signed.
         self._uses: dict[str, tuple[int, list[str]]] = self._load(USES, _read_uses, {})
         bans, self._revoked = self._load(BANS, self._read_bans, ({}, {}))
         self.conduct = Conduct(config.conduct, bans)
+
+    def reload(self, config: AccessConfig) -> None:
+        """Let in by these settings from now on; `conduct` stays. Raises ConfigError, with nothing
+        changed."""
+        if config.mode != "open" and not self._networks:
+            raise ConfigError(
+                f'access.mode = "{config.mode}" needs a network key: without one nobody proves who '
+                "he is; give --network-key FILE"
+            )
+        listing = config.allow if config.mode == "allow" else None
+        self._listed = PeerList(listing) if listing is not None else None
+        self._config = config
+        self._admins = frozenset(map(PeerId.parse, config.admins))
+        self._examine = lru_cache(1024)(self._examine_once)
+
+    def lists(self, peer: PeerId) -> bool:
+        """Whether the list of allowed peers lets this one stay; if there is none, it does."""
+        return self._listed is None or peer in self._listed
 
     def warn_uninvited(self) -> None:
         """Say what others would say only to themselves."""
@@ -172,7 +183,7 @@ class Access:
             case "open":
                 return None
             case "allow":
-                return None if peer in self._listed else "it is not in the list of allowed peers"
+                return None if self.lists(peer) else "it is not in the list of allowed peers"
             case "invite":
                 return None if peer in self._admins else self._uninvited(peer, invitation)
 

@@ -68,7 +68,8 @@ class AgentConfig:
 
     budget: str = ""
     """Bytes that learning may take: "64 KiB/s" of the node, or "2 KiB/exchange" of each half; see
-    `gossip.budget`. Empty: as many as the control law finds worth it (`gossip.density`)."""
+    `gossip.budget`. Empty: as many as the control law finds worth it (`gossip.density`). Can change
+    while the node runs (SIGHUP)."""
 
     merge: Merge = "mean"
     """What goes into the model. mean: everything, whoever it is from. clipped: no exchange moves it
@@ -248,6 +249,22 @@ class Agent:
         self._x.copy_(parameters)
         self._merged = True
         self._newcomer = False  # somebody wants this model, not a neighbour's
+
+    def limit(self, budget: str, now: float) -> None:
+        """Give learning another budget from now on. Raises ValueError if it is none."""
+        self._budget.limit(Limits.parse(budget), now)
+
+    def rest(self, until: float, now: float) -> None:
+        """Exchange nothing until then, and tell the neighbours; a time that has passed ends it.
+
+        The links stay up, and training goes on.
+        """
+        rested = self._budget.rests(now)
+        self._budget.rest(until)
+        if rested or self._budget.rests(now):
+            for link in self._links.values():
+                link.rest(now)
+                self._send(link, now)
 
     def leave(self, now: float) -> list[AgentEvent]:
         """Say goodbye to the swarm; send what `poll_transmit` then gives."""

@@ -25,10 +25,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gossip.errors import AuditBroken, ConfigError
 from p2p import PeerId
+from p2p.files import make_directory, sync_directory
 from p2p.identity import Identity, verify
 
 log = logging.getLogger("gossip")
@@ -79,7 +80,7 @@ class Audit:
         self._signed_at = clock()
         self._n, self._prev, self._number, self._size = 0, NOTHING, 0, 0
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            make_directory(self._directory)
             cut = self._resume()
             self._open()
             if self._size == 0:
@@ -130,6 +131,8 @@ class Audit:
         try:
             if self._size >= self._file_size:
                 self._rotate()
+            if self._size == 0 and type_ != "checkpoint":
+                self._append("checkpoint", self._head())  # every file begins with one
             self._append(type_, data | ({"lost": self._lost} if self._lost else {}))
             self._lost = 0
         except OSError as error:
@@ -160,7 +163,10 @@ class Audit:
 
     def _checkpoint(self) -> None:
         self._signed_at = self._clock()
-        self._write("checkpoint", {"file": self._number, "signer": str(self._identity.id)})
+        self._write("checkpoint", self._head())
+
+    def _head(self) -> dict[str, object]:
+        return {"file": self._number, "signer": str(self._identity.id)}
 
     # files ----------------------------------------------------------------------------------------
 
@@ -173,12 +179,11 @@ class Audit:
         self._number, path = found[-1]
         with open(path, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - TAIL, 0))
-            tail = file.read()
-            whole = tail[: tail.rfind(b"\n") + 1]
-            self._size = size - len(tail) + len(whole)
-            file.truncate(self._size)  # a power cut leaves half a line
-        if not whole and self._size == 0 and len(found) > 1:
+            self._size = _end(file, size)
+            file.truncate(self._size)  # a power cut leaves half a line, or zeros
+            file.seek(max(self._size - TAIL, 0))
+            whole = file.read()
+        if not whole and len(found) > 1:
             whole = found[-2][1].read_bytes()[-TAIL:]
         if whole:
             last = whole.splitlines()[-1]
@@ -190,11 +195,12 @@ class Audit:
                     f"{self._directory} away to begin another"
                 ) from None
             self._prev = sha256(last).hexdigest()
-        return len(tail) - len(whole)
+        return size - self._size
 
     def _open(self) -> None:
         path = self._directory / f"{self._number:06}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        sync_directory(self._directory)
 
     def _rotate(self) -> None:
         full = self._file
@@ -207,9 +213,21 @@ class Audit:
             raise
         os.close(full)
         self._size = 0
-        self._append("checkpoint", {"file": self._number, "signer": str(self._identity.id)})
         for _, path in numbered(self._directory)[: -self._files]:
             path.unlink()
+
+
+def _end(file: BinaryIO, size: int) -> int:
+    """Where the last whole line ends."""
+    end = size
+    while end > 0:
+        start = max(end - TAIL, 0)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 # verifying ----------------------------------------------------------------------------------------

@@ -7,6 +7,9 @@ A half that would take more keeps fewer coordinates, down to the least share tha
 allows (`gossip.density`); an agent whose bytes are used up starts no exchange. It goes on answering
 others, as briefly as it may, so a budget below what those answers take is exceeded; they start
 their own by theirs.
+
+In quiet hours nothing may be taken at all: an agent rests. That is a time of the machine's clock
+here; when it is by the clock on the wall, says `gossip.hours`.
 """
 
 from __future__ import annotations
@@ -49,11 +52,27 @@ class Budget:
         self._limits = limits
         self._left = limits.per_second * BURST
         self._since = 0.0
+        self.rest_ends = -inf
+
+    def rest(self, until: float) -> None:
+        """Allow nothing until then."""
+        self.rest_ends = until
+
+    def rests(self, now: float) -> bool:
+        """Whether nothing is allowed at all."""
+        return now < self.rest_ends
+
+    def limit(self, limits: Limits, now: float) -> None:
+        """Have other limits from now on; what was saved up stays, as far as they let it."""
+        self._earn(now)
+        before, self._limits = self._limits, limits
+        saved = self._left if before.per_second < inf else inf
+        self._left = inf if limits.per_second == inf else min(saved, limits.per_second * BURST)
 
     def allows(self, now: float) -> bool:
         """Whether an exchange may begin."""
         self._earn(now)
-        return self._left > 0
+        return self._left > 0 and not self.rests(now)
 
     def half(self, now: float) -> float:
         """Bytes that one half may take: all links share what is left."""

@@ -5,15 +5,16 @@ the hex digest of that JSON followed, for each tensor in the order of the names,
 and shape (as JSON) and its bytes. So whatever is changed or missing is noticed, and nothing is
 ever unpickled.
 
-Three files lie side by side: NAME, NAME.previous (the one before) and, while one is written,
-NAME.new:
+Two files lie side by side, NAME and NAME.previous (the one before); while one is written, others:
 
-    write NAME.new, fsync              a cut leaves NAME as it was
-    rename NAME to NAME.previous       a cut leaves NAME.new, complete, and NAME.previous
+    write NAME.part, fsync             a cut leaves all others as they were
+    rename NAME.part to NAME.new       from here on that is good, whatever NAME is
+    rename NAME to NAME.previous       a cut leaves NAME.new and NAME.previous
     rename NAME.new to NAME, fsync the directory
 
-After the first line NAME.new itself is good, so not even a NAME that has rotted on the disk can
-push out the last good file. `load` takes the first good one of NAME, NAME.new, NAME.previous.
+So not even a NAME that has rotted on the disk can push out the last good file, and a second cut
+cannot take away the NAME.new that the first one left. `load` takes the first good one of NAME,
+NAME.new, NAME.previous.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, objec
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata)
     content = serialize(tensors, {"metadata": text, "sha256": _digest(text, tensors)})
-    _write(_new(path), content)
+    part = path.with_name(f"{path.name}.part")
+    _write(part, content)
+    os.replace(part, _new(path))
     if path.exists():
         os.replace(path, _previous(path))
     os.replace(_new(path), path)
@@ -75,7 +78,7 @@ def load(path: Path) -> Checkpoint | None:
         except FileNotFoundError:
             continue
         except (OSError, SafetensorError, ValueError) as error:
-            if candidate != _new(path):  # that one may be half written: a cut leaves it so
+            if candidate != _new(path):  # of an earlier version: a cut left it half written
                 troubles.append(f"{candidate} cannot be used: {error}")
             continue
         if candidate == path:

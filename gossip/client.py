@@ -168,6 +168,10 @@ def show(found: dict[str, Any]) -> None:
     print(f"exchanges   {found['exchanges']:,}")
     print(f"sent        {found['bytes_sent']:,} bytes")
     print(f"received    {found['bytes_received']:,} bytes")
+    if found.get("quiet_until") is not None:
+        print(f"quiet       until {found['quiet_until'][-5:]}")
+    if found.get("saved") is not None:
+        print(f"saved       {_saved(found['saved'])}")
     for name, value in found["metrics"].items():
         print(f"{name:<11} {'not finite' if value is None else f'{value:.4f}'}")
     print(f"peers       {len(found['peers'])}")
@@ -176,6 +180,12 @@ def show(found: dict[str, Any]) -> None:
             f"  {peer['id'][:8]}  {peer['address']:<21}  rtt {1000 * peer['rtt']:.1f} ms  "
             f"{peer['exchanges']:,} exchanges"
         )
+
+
+def _saved(saved: dict[str, Any]) -> str:
+    ago, trouble = saved["seconds_ago"], saved["trouble"]
+    when = "not yet" if ago is None else f"{ago:.0f} s ago"
+    return when if trouble is None else f"{when}, and not since: {trouble}; learning goes on"
 
 
 def show_peers(found: dict[str, Any]) -> None:

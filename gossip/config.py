@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 from gossip.access import AccessConfig
 from gossip.agent import AgentConfig
 from gossip.errors import ConfigError
+from gossip.hours import Hours
 from gossip.origins import Keys, line_of, lines, merged, variables
 from p2p import Address, SwarmConfig
 from p2p.certificates import MOST_KEYS
@@ -39,6 +40,7 @@ def _several(value: object) -> object:
 
 Kind = TypeVar("Kind")
 Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]  # one may stand alone
+Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +86,25 @@ class Config:
 
     checkpoint_every: float = 10.0
     """Seconds between checkpoints; what a power cut can cost. The first comes after a fifth of
-    them. A guess."""
+    them. A guess. Can change while the node runs (SIGHUP)."""
 
     evaluate_every: float = 5.0
-    """Seconds between evaluations of the model, which pause training. A guess."""
+    """Seconds between evaluations of the model, which pause training. A guess. Can change while the
+    node runs (SIGHUP)."""
 
     threads: int = 1
     """PyTorch's threads. More than the cores that are free slows training many times over."""
+
+    quiet: Texts = ()
+    """Hours of the day in which the node learns alone: "22:00-06:00", one range or several, by this
+    machine's clock; see `gossip.hours`. It starts no exchange and answers none; what keeps links
+    alive goes on, some 100 bytes a second for each neighbour. Neighbours are told, so they turn to
+    others meanwhile. For links that cost by day, and for owners who sleep. Can change while the
+    node runs (SIGHUP)."""
+
+    log_level: Literal["info", "warning", "error"] = "warning"
+    """What `gossip run` logs on stderr, beside the lines about links that it prints always. info:
+    every event. Can change while the node runs (SIGHUP)."""
 
     seed: int = 0
     """Of the learner; all nodes of a swarm should share it, so that their models start equal."""
@@ -120,6 +134,11 @@ class Config:
             )
         if not self.name.isprintable() or len(self.name.encode()) > NAME:
             raise ValueError(f"name is a printable text of at most {NAME} bytes, not {self.name!r}")
+        for hours in self.quiet:
+            try:
+                Hours.parse(hours)
+            except ValueError as error:
+                raise ValueError(f"quiet: {error}") from None
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
         for name in ("checkpoint_every", "evaluate_every"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,14 @@ import torch
 from gossip import config as settings
 from gossip import notify
 from gossip.config import Config
-from gossip.errors import GossipError
+from gossip.errors import ConfigError, GossipError
 from gossip.learner import Learner
 from gossip.node import Node
+from gossip.reload import changes, merged
 from gossip.target import build, load
 from gossip.telling import describe
+
+log = logging.getLogger("gossip")
 
 
 class TrainingFailed(GossipError):
@@ -45,13 +52,17 @@ def run(
     seconds: float | None,
 ) -> Outcome:
     """Run a node until `seconds` are over, a signal comes, or training fails."""
-    config = settings.read(config_file, **overrides)
+    read = partial(settings.read, config_file, **overrides)
+    config = read()
+    logging.getLogger().setLevel(config.log_level.upper())
     torch.set_num_threads(config.threads)
     learner = build(load(target), *shard, config.seed, options)
-    return asyncio.run(_run(learner, config, seconds))
+    return asyncio.run(_run(learner, config, seconds, read))
 
 
-async def _run(learner: Learner, config: Config, seconds: float | None) -> Outcome:
+async def _run(
+    learner: Learner, config: Config, seconds: float | None, read: Callable[[], Config]
+) -> Outcome:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     received: list[signal.Signals] = []
@@ -77,6 +88,15 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
             )
         else:
             say(f"in network {node.network}")
+        terminal = sys.stderr.isatty()
+
+        def on_hangup() -> None:
+            if terminal and not sys.stderr.isatty():  # it was closed: nobody watches any more
+                on_signal(signal.SIGTERM)
+            else:
+                _reload(node, read)
+
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
         notify.tell("READY=1")
         telling = asyncio.create_task(_tell(node))
         stopping = asyncio.create_task(stop.wait())
@@ -96,6 +116,31 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
             raise _failed(error, config) from error
         status = node.status()
     return Outcome(status, signal.SIGINT in received)
+
+
+def _reload(node: Node, read: Callable[[], Config]) -> None:
+    """Take over what can change; all that is wrong is said, and then nothing changes."""
+    notify.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        config = read()
+        changed = changes(node.config, config)
+        node.reload(merged(node.config, config))
+    except ConfigError as error:
+        log.error("nothing is changed: %s", error)
+    else:
+        logging.getLogger().setLevel(node.config.log_level.upper())
+        for change in changed:
+            _note(node, f"{change}" if change.live else f"{change} needs a restart")
+        if not changed:
+            _note(node, "no setting has changed")
+    finally:
+        notify.tell("READY=1")
+
+
+def _note(node: Node, line: str) -> None:
+    """Say it, here and on the node's pages."""
+    say(line)
+    node.api.observer.log("info", line)
 
 
 async def _leave_at_once(node: Node, number: signal.Signals) -> None:
@@ -122,5 +167,6 @@ async def _tell(node: Node) -> None:
 
 
 def say(line: str) -> None:
-    """Progress goes to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to stderr; where nobody can be told any more, nobody is held up."""
+    with suppress(OSError):  # a file on a full disk, a terminal that was closed
+        print(line, file=sys.stderr, flush=True)

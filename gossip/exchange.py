@@ -33,6 +33,12 @@ of a half holds, and when buffers are in it, says `gossip.body`.
 exchange. Each `Open` therefore says how far its sender got in the last epoch, and the end that is
 ahead takes its last exchange back. Only an end that has left the old epoch sends `Open`, so what
 it says is final. A `Receipt` (what settling needs) is saved with the model and outlives the link.
+
+**Rest.** An end whose budget allows nothing for some hours says so (`Rest`), and again to whatever
+it is sent meanwhile. It takes in the answer to a half of its own, nothing else. The other end then
+repeats nothing before these hours are over, or the first one speaks again. Neither forgets
+anything, so both go on in the middle of an exchange. Whoever does not know this message goes on
+repeating, ever more seldom.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from math import inf
+from math import ceil, inf
 from random import Random
 from struct import pack
 
@@ -56,12 +62,14 @@ from gossip.merging import Guard
 from gossip.messages import (
     DIGEST_SIZE,
     MOST_ATTEMPTS,
+    MOST_REST,
     TABLE,
     Challenge,
     Describe,
     Half,
     Message,
     Open,
+    Rest,
 )
 from gossip.timing import Timing, TimingConfig
 from gossip.vector import Layout
@@ -211,6 +219,7 @@ class Exchange:
         self._origin: Tensor | None = None  # x when our number was drawn, if untrained
         self._agreed = False  # both ends know the epoch
         self._refused = False  # the peer's model has another layout
+        self._away = False  # the peer rests, until `_due` or until it speaks
         self._settled: list[ExchangeEvent] = []  # to be told with the next events
         self._pending: _Pending | None = None
         self._kept: tuple[Half, bytes] | None = None  # our half of the last completed exchange
@@ -236,6 +245,14 @@ class Exchange:
         self.reference = None
         self._ask(now)
 
+    def rest(self, now: float) -> None:
+        """Tell the peer that the budget begins or ends a rest."""
+        if self._budget.rests(now):
+            self._decline(now)
+        else:
+            self._say(Rest(0))
+            self._due = now
+
     def start(self, now: float) -> bool:
         """Begin the next exchange; False if the link is not ready or one is under way."""
         if not self.ready:
@@ -252,7 +269,7 @@ class Exchange:
     @property
     def ready(self) -> bool:
         """Whether `start` would start."""
-        return self.reference is not None and self._pending is None
+        return self.reference is not None and self._pending is None and not self._away
 
     @property
     def waiting(self) -> bool:
@@ -261,8 +278,9 @@ class Exchange:
 
     @property
     def overdue(self) -> bool:
-        """Whether a half of ours has been repeated more than once: loss is an unlikely reason."""
-        return self._pending is not None and len(self._pending.sent) > 2
+        """Whether a half of ours has been repeated more than once (loss is an unlikely reason), or
+        waits for a peer that rests."""
+        return self._pending is not None and (self._away or len(self._pending.sent) > 2)
 
     @property
     def completed(self) -> int:
@@ -287,6 +305,15 @@ class Exchange:
     def _on_message(
         self, message: Message, body: bytes, samples: int, now: float
     ) -> list[ExchangeEvent]:
+        if isinstance(message, Rest):
+            self._away = message.seconds > 0
+            self._due = now + message.seconds
+            return []
+        if self._away:  # it is back
+            self._away, self._due = False, now
+        if self._budget.rests(now) and not self._answers(message):
+            self._decline(now)
+            return []
         match message:
             case Open():
                 return self._on_open(message, samples, now)
@@ -301,6 +328,10 @@ class Exchange:
         """Repeat what was not answered."""
         if now < self._due:
             return []
+        if self._budget.rests(now):
+            self._due = self._budget.rest_ends
+            return []
+        self._away = False
         self._timing.back_off()
         if self._pending is not None:
             self._transmit(self._pending, now)
@@ -334,6 +365,9 @@ class Exchange:
 
     def _ask(self, now: float) -> None:
         """Say our Open and repeat it until the peer's arrives."""
+        if self._budget.rests(now):
+            self._decline(now)
+            return
         self._tell(answer=True)
         self._due = now + self._timing.delay(0)
 
@@ -346,6 +380,11 @@ class Exchange:
 
     def _say(self, message: Message, body: bytes = b"") -> None:
         self._outbox.append(TABLE.encode(message, body))
+
+    def _decline(self, now: float) -> None:
+        """Say how long we rest; what is unfinished is repeated then."""
+        self._due = self._budget.rest_ends
+        self._say(Rest(min(ceil(self._due - now), MOST_REST)))
 
     def _on_open(self, message: Open, samples: int, now: float) -> list[ExchangeEvent]:
         if message.layout != self._layout.hash:
@@ -444,6 +483,13 @@ class Exchange:
         return [ModelMismatched(self.peer, self._layout.difference(theirs))]
 
     # halves --------------------------------------------------------------------------------------
+
+    def _answers(self, message: Message) -> bool:
+        """Whether this completes an exchange without a word of ours."""
+        if self._pending is None or not isinstance(message, Half):
+            return False
+        pending = self._pending.half
+        return message.answer and (message.epoch, message.n) == (pending.epoch, pending.n)
 
     def _on_half(self, half: Half, body: bytes, samples: int, now: float) -> list[ExchangeEvent]:
         if half.epoch != self._tag:

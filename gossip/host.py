@@ -11,9 +11,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from datetime import datetime
 from math import isfinite, isinf
 from random import SystemRandom
 
@@ -27,14 +28,16 @@ from gossip.audit import Audit
 from gossip.checkpoint import NAME as CHECKPOINT
 from gossip.config import Config
 from gossip.discovery import Discovery
+from gossip.disk import Disk
 from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
 from gossip.peers import peers
+from gossip.quiet import LOOK, Quiet
 from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
 from gossip.vector import Layout
-from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
+from p2p import Address, Packet, Peer, PeerId, Swarm, files, network_key
 from p2p.certificates import Credentials
 from p2p.endpoint import Endpoint
 from p2p.identity import Identity, load_or_create, lock
@@ -54,6 +57,7 @@ class Host:
     Args:
         layout: of the model.
         parameters: (n,) the model to start from, unless the state directory holds a later one.
+        wall: the local time, which quiet hours go by.
 
     Raises on entering:
         ConfigError: an address that cannot be used, or not without a network key; an invitation, a
@@ -62,8 +66,15 @@ class Host:
         P2PError: a port in use, a state directory in use, a broken identity or network key.
     """
 
-    def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        parameters: Tensor,
+        config: Config,
+        wall: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.config = config
+        self._wall = wall
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
         self.restored = False  # the model came from a checkpoint
@@ -75,6 +86,7 @@ class Host:
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
+        self.disk = None if config.state_dir is None else Disk(str(config.state_dir))
         self._saving = asyncio.Lock()
         self._up = False  # before, there is nobody to give packets to
         self._left = False
@@ -116,11 +128,14 @@ class Host:
             self.api_address = api.address
             self._up = True
             self._publish()
+            self._quiet = Quiet(self.agent, self._wall)
+            self._quiet.look(self.config.quiet, self._now())  # before anybody can be met
             self._meet_again()
             self._after([])
             # Undone in this order, backwards: seeds that resolve late must not be asked after we
             # left, and a checkpoint that is being written is waited for.
             stack.push_async_callback(_cancel, asyncio.create_task(self._save_often()))
+            stack.push_async_callback(_cancel, asyncio.create_task(self._look_often()))
             stack.push_async_callback(self.leave)
             stack.push_async_callback(_cancel, asyncio.create_task(self._discovery.run()))
             await stack.enter_async_context(self.api.observer)
@@ -134,13 +149,15 @@ class Host:
         if self.config.state_dir is None:
             return Identity.generate()
         try:
-            self.config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.make_directory(self.config.state_dir)
         except OSError as error:
             raise ConfigError(
                 f"cannot make {self.config.state_dir}: {error.strerror}; give another --state-dir"
             ) from None
         stack.enter_context(lock(self.config.state_dir))
-        return load_or_create(self.config.state_dir / "identity.key")
+        path = self.config.state_dir / "identity.key"
+        files.sweep(path)  # whoever was killed while making it
+        return load_or_create(path)
 
     def _agent(self, identity: Identity) -> Agent:
         parameters, self._parameters = self._parameters, None
@@ -160,6 +177,15 @@ class Host:
                 self.restored = True
                 if saved.warning:
                     log.warning("%s", saved.warning)
+                before = saved.metadata.get("id", str(identity.id))
+                if before != str(identity.id):
+                    log.warning(
+                        "%s is of node %s, and identity.key is another's: for others this is a "
+                        "new node, %s",
+                        saved.path,
+                        before,
+                        identity.id,
+                    )
         rng = SystemRandom()  # epochs and link choices: strangers must not foresee them
         swarm = Swarm(
             self.me,
@@ -182,6 +208,20 @@ class Host:
     def _routes(self) -> list[Route]:
         """What the local API answers besides."""
         return []
+
+    def reload(self, config: Config) -> None:
+        """Go on with other settings, made by `gossip.reload.merged`.
+
+        Raises ConfigError, with nothing changed, for a list of peers that cannot be used.
+        """
+        self.access.reload(config.access)
+        self.agent.limit(config.agent.budget, self._now())
+        self.config = config
+        self._quiet.look(config.quiet, self._now())
+        self._after([])
+        for peer in list(self.agent.links):
+            if not self.access.lists(peer):
+                self._expel(peer, "it is not in the list of allowed peers any more")
 
     async def leave(self) -> None:
         """Say goodbye and save; what is left of the host is to be closed or to die."""
@@ -268,6 +308,12 @@ class Host:
             self._publish()
             self._after([])
 
+    async def _look_often(self) -> None:
+        while True:
+            self._quiet.look(self.config.quiet, self._now())
+            self._after([])
+            await asyncio.sleep(LOOK)
+
     def _publish(self) -> None:
         """Tell the network how far we are; the swarm sees to it that this is not too often."""
         name = self.config.name or socket.gethostname()
@@ -334,6 +380,8 @@ class Host:
             "bytes_sent": traffic.bytes_sent,
             "bytes_received": traffic.bytes_received,
             "bytes_dense": agent.stats.bytes_dense,
+            "quiet_until": self._quiet.status,
+            "saved": None if self.disk is None else self.disk.status(time.monotonic()),
             "peers": [
                 {
                     "id": str(link.peer.id),
@@ -372,7 +420,7 @@ class Host:
 
     async def save(self) -> None:
         """Write a checkpoint, if there is a state directory."""
-        if self.config.state_dir is None:
+        if self.config.state_dir is None or self.disk is None:
             return
         kept = await self._kept()  # not under the lock: training may be stuck, and we want to leave
         if kept is None:
@@ -386,8 +434,9 @@ class Host:
                 met = self._met or self.agent.swarm.known()
                 if met:  # who is alone now had better keep those whom it knew
                     await asyncio.to_thread(cache.save, self.config.state_dir / PEERS, met)
+                self.disk.wrote(time.monotonic())
             except OSError as error:
-                log.error("no checkpoint written to %s: %s; learning goes on", path, error)
+                self.disk.failed(error)
 
     async def _save_often(self) -> None:
         await asyncio.sleep(self.config.checkpoint_every / 5)

@@ -21,6 +21,7 @@ COUNT = integer(0, 2**63 - 1)
 SAMPLES = integer(0, MOST_SAMPLES)
 MOST_ATTEMPTS = 127  # that are told apart; one byte
 ATTEMPT = integer(0, MOST_ATTEMPTS)
+MOST_REST = 24 * 3600  # seconds
 HASH_SIZE = 32  # bytes; SHA-256
 DIGEST_SIZE = 8  # bytes of SHA-256: a mismatch that hides has probability 2**-64
 DIGEST = binary(DIGEST_SIZE, exact=True)
@@ -63,7 +64,14 @@ class Describe:
     """Our models differ; the body is the sender's layout."""
 
 
-Message = Open | Challenge | Half | Describe
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """I exchange nothing for so many seconds; better not send me anything. 0: from now on I do."""
+
+    seconds: int
+
+
+Message = Open | Challenge | Half | Describe | Rest
 
 TABLE: Table[Message] = Table(
     row(
@@ -80,4 +88,5 @@ TABLE: Table[Message] = Table(
     row(2, Challenge, NONCE, NONCE),
     row(3, Half, EPOCH, COUNT, boolean, optional(DIGEST), ATTEMPT, body=True),
     row(4, Describe, body=True),
+    row(5, Rest, integer(0, MOST_REST)),
 )

@@ -13,6 +13,7 @@ import numpy as np
 from gossip import client
 from gossip.errors import CheckpointError, ConfigError
 from gossip.model_file import SHA256, ModelFile
+from p2p.files import settle
 
 TIMEOUT = 60.0  # seconds without a byte; a large model is copied and hashed first. A guess.
 PIECE = 1 << 20  # bytes
@@ -38,7 +39,7 @@ def pull(state_dir: Path | None, api: str | None, file: Path) -> ModelFile:
         raise client.Unreachable(
             "what arrived is not what the node sent (another SHA-256); pull it again"
         )
-    fresh.replace(file)
+    settle(fresh, file)
     return ModelFile.open(file)
 
 
@@ -70,7 +71,7 @@ def export(state_dir: Path, file: Path) -> tuple[ModelFile, str | None]:
     Raises CheckpointError, and ConfigError if the file cannot be written.
     """
     pieces, warning = _saved(state_dir)
-    _write(file, pieces).replace(file)
+    settle(_write(file, pieces), file)
     return ModelFile.open(file), warning
 
 

@@ -21,6 +21,7 @@ import torch
 from gossip.access import Access
 from gossip.agent import Agent, AgentEvent
 from gossip.config import Config
+from gossip.disk import Disk
 from gossip.history import History, Moment
 from gossip.telling import as_json, describe, kind
 from p2p.endpoint import Endpoint
@@ -41,6 +42,7 @@ class Observed(Protocol):
     agent: Agent
     endpoint: Endpoint
     access: Access
+    disk: Disk | None
     metrics: dict[str, float]
 
     def status(self) -> dict[str, object]:

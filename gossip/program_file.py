@@ -27,6 +27,7 @@ from gossip.errors import CheckpointError, ModelError
 from gossip.host import LOCAL
 from gossip.learner import Learner, TorchLearner
 from gossip.vector import Layout
+from p2p.files import settle
 
 SAMPLES = 3  # in a batch of the example; 1 would be taken for a constant
 TOLERANCE = 1e-3  # of the largest output: other kernels add in another order
@@ -53,7 +54,7 @@ def export(learner: Learner, state_dir: Path, file: Path) -> tuple[float, str | 
             off = max(_off(run(part), model(part)) for part in (inputs, inputs[:1]))
         if not off <= TOLERANCE:
             raise ModelError(f"as {file.suffix} the model is off by {off:.2g}; it is not written")
-        fresh.replace(file)
+        settle(fresh, file)
     except OSError as error:
         raise ModelError(f"cannot write {file}: {error.strerror}; give another FILE") from None
     finally:

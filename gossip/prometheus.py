@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import version
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from gossip.observer import Observed, Observer
@@ -58,6 +58,9 @@ class Exposition:
         yield _counter("dense_bytes", "What the halves sent would be.", agent.stats.bytes_dense)
         yield _counter("clipped", "Exchanges merged in part only.", agent.guard.clipped)
         yield _gauge("last_exchange_time_seconds", "Unix time.", self._observer.exchanged)
+        saved = None if self._node.disk is None else self._node.disk.saved
+        when = 0.0 if saved is None else time() - (monotonic() - saved)
+        yield _gauge("last_checkpoint_time_seconds", "Unix time; 0: there was none.", when)
         measured = {(name,): value for name, value in self._node.metrics.items()}
         yield _gauge("model_metric", "How good the model is.", measured, "metric")
         distance = self._observer.distance()

@@ -78,9 +78,8 @@ def run(
     gossip run models.digits:learner --shard 1/2 --join 127.0.0.1:7946
     gossip run train.py:learner --network-key home.key
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    settings["log_level"] = "info" if verbose else None
     for several in ("join", "network_key"):
         settings[several] = settings[several] or None
     try:

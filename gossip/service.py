@@ -32,6 +32,8 @@ After=network-online.target
 Type=notify
 WorkingDirectory={home}
 ExecStart={command}
+# Settings that can change while it runs; what it says about them is in the journal.
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=5
 # Workers that load data have to outlive the last round.

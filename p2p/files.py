@@ -21,11 +21,47 @@ def create(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def sweep(path: Path) -> None:
+    """Remove what `create` left of this file when it was killed, a copy of a key for one.
+
+    Only for who knows that nobody else creates it now. Raises OSError.
+    """
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory for its owner alone, and those above it; all of them survive a power cut.
+
+    Raises OSError.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(path.parent)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file, or write it anew. Raises OSError; then the one that was there stays."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    _write(fresh, content)
+    try:
+        _write(fresh, content)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # a full disk is not helped by half a file
+        raise
+    os.replace(fresh, path)
+    sync_directory(path.parent)
+
+
+def settle(fresh: Path, path: Path) -> None:
+    """Give a written file its name, over another's, once it is on the disk. Raises OSError."""
+    descriptor = os.open(fresh, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     os.replace(fresh, path)
     sync_directory(path.parent)
 

@@ -1,7 +1,9 @@
 """I/O: an Ed25519 key pair on disk, and a lock so that only one node uses it.
 
 The private key is stored as PEM (PKCS #8), which any tool reads and which cannot be mistaken for
-something else, in a file that only its owner may read.
+something else, in a file that only its owner may read. PEM has no checksum, and every 32 bytes are
+somebody's key: a bit that has flipped on the disk would make us another peer without a word. So a
+line before it, which tools pass over, says whose key it is.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,6 +31,7 @@ from p2p.errors import IdentityError
 from p2p.peer import PeerId
 
 MAX_FILE = 4096  # bytes; a key takes 119
+SAYS = b"gossip-learning identity of "  # before the id, in the first line
 
 
 class Identity:
@@ -124,16 +127,22 @@ def _load(path: Path) -> Identity:
             f"{path} holds no Ed25519 private key in PEM without a password; restore it from a "
             "backup, or move it away to get a new identity"
         ) from None
-    return Identity(key)
+    identity = Identity(key)
+    said = pem.partition(b"\n")[0]
+    if said.startswith(SAYS) and said != SAYS + str(identity.id).encode():
+        raise IdentityError(
+            f"{path} is damaged: the key in it is not the one that its first line names; restore "
+            "it from a backup, or move it away to get a new identity"
+        )
+    return identity
 
 
 def _create(path: Path) -> bool:
     """Write a new key: complete, or not at all, and never over another; False if there is one."""
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        files.create(path, pem)
+        files.create(path, SAYS + str(Identity(key).id).encode() + b"\n" + pem)
     except FileExistsError:
         return False  # somebody was faster
     return True
@@ -167,7 +176,8 @@ def lock(state_dir: Path) -> Iterator[None]:
                 f"cannot lock {path}: {error.strerror}; give a --state-dir on a local disk"
             ) from error
         file.truncate(0)
-        file.write(f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # a full disk: whoever comes second is not told who was first
+            file.write(f"{os.getpid()}\n".encode())
         try:
             yield
         finally:

@@ -258,6 +258,24 @@ def test_a_full_disk_stops_nothing_and_what_is_lost_is_counted(
     check(tmp_path / DIRECTORY, ME.id)
 
 
+@pytest.mark.parametrize("files", [1, 2], ids=["the first", "a later one"])
+def test_a_file_that_was_begun_on_a_full_disk_has_its_head_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    first = tmp_path / DIRECTORY / "000001.jsonl"
+    with monkeypatch.context() as patch:
+        if files == 1:
+            patch.setattr(os, "write", lambda descriptor, data: 0)
+        audit = Audit(tmp_path, ME, Clock(), file_size=1000)
+        while files == 2 and first.stat().st_size < 1000:
+            audit.record("ban", who="fills the first file")
+        patch.setattr(os, "write", lambda descriptor, data: 0)
+        audit.record("ban", who="lost")
+    audit.record("ban", who="kept")
+    audit.close()
+    assert check(tmp_path / DIRECTORY, ME.id).files == files
+
+
 # the command --------------------------------------------------------------------------------------
 
 

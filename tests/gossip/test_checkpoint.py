@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gossip import checkpoint
 from gossip.errors import CheckpointError
+from tests.power import Disk
 
 OLD = ({"x": torch.arange(5.0), "r": torch.arange(3, dtype=torch.uint8)}, {"samples": 1})
 NEW = ({"x": torch.arange(6.0)}, {"samples": 2})
@@ -215,39 +215,9 @@ def test_damage_to_the_previous_one_does_not_matter(path: Path) -> None:
 # power cuts --------------------------------------------------------------------------------------
 
 
-class PowerCut(Exception):
-    """Nothing after this moment happens."""
-
-
-CALLS = ("open", "fsync", "replace", "link", "rename", "unlink")  # what touches the disk
-
-
-def cut_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let so many calls happen; each later one, cleaning up included, does nothing but raise."""
-    left = [calls]
-
-    def limited(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if left[0] == 0:
-                raise PowerCut
-            left[0] -= 1
-            return function(*arguments, **named)
-
-        return call
-
-    for name in CALLS:
-        monkeypatch.setattr(os, name, limited(getattr(os, name)))
-
-
 def save_until_cut(path: Path, calls: int) -> bool:
     """Save NEW, with the power cut after so many calls; True if it got to the end."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        cut_after(calls, monkeypatch)
-        try:
-            checkpoint.save(path, *NEW)
-        except PowerCut:
-            return False
-        return True
+    return Disk(path.parent).until_cut(calls, lambda: checkpoint.save(path, *NEW))
 
 
 def test_a_power_cut_at_any_step_leaves_the_old_or_the_new(path: Path) -> None:
@@ -282,6 +252,29 @@ def test_a_power_cut_while_replacing_a_damaged_file_leaves_a_good_one(path: Path
         done = save_until_cut(path, calls)
         assert loaded(path).metadata["samples"] in (1, 2)
         calls += 1
+
+
+def test_no_cut_loses_what_the_cut_before_it_left(path: Path) -> None:
+    disk = Disk(path.parent)
+
+    def saved_until_cut(calls: int, samples: int) -> bool:
+        return disk.until_cut(calls, lambda: checkpoint.save(path, {}, {"samples": samples}))
+
+    first, through = 0, False
+    while not through:
+        second, done = 0, False
+        while not done:
+            for file in path.parent.iterdir():
+                file.unlink()
+            checkpoint.save(path, {}, {"samples": 1})
+            checkpoint.save(path, {}, {"samples": 2})
+            through = saved_until_cut(first, 3)
+            before = loaded(path).metadata["samples"]
+            done = saved_until_cut(second, 4)
+            assert loaded(path).metadata["samples"] >= before, (first, second)
+            second += 1
+        first += 1
+    assert first >= 4
 
 
 def test_a_half_written_new_file_is_passed_over(path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
 
+from gossip.budget import Budget, Limits
 from gossip.codec import CodecConfig
 from gossip.exchange import (
     Exchange,
@@ -23,7 +24,7 @@ from gossip.exchange import (
     PayloadRejected,
     Receipt,
 )
-from gossip.messages import TABLE, Half
+from gossip.messages import TABLE, Half, Rest
 from gossip.vector import Layout
 from p2p import Address, Peer, PeerId
 
@@ -46,6 +47,7 @@ class End:
     config: ExchangeConfig = CONFIG
     samples: int = 0
     events: list[ExchangeEvent] = field(default_factory=list)
+    budget: Budget = field(default_factory=lambda: Budget(Limits()))
     starts: int = 0
 
     def connect(self, other: int, receipt: Receipt | None, now: float) -> None:
@@ -53,7 +55,9 @@ class End:
         self.starts += 1
         rng = Random(f"{self.index}/{self.starts}")
         me = peer(self.index).id
-        self.link = Exchange(me, peer(other), self.x, self.layout, self.config, rng, receipt)
+        self.link = Exchange(
+            me, peer(other), self.x, self.layout, self.config, rng, receipt, budget=self.budget
+        )
         self.link.open(self.samples, now)
 
     def receive(self, payload: bytes, now: float) -> None:
@@ -279,7 +283,7 @@ def test_random_bytes_change_nothing() -> None:
 
 
 class LossyLink(RuleBasedStateMachine):
-    """A channel that drops, repeats and reorders, under two ends that also crash.
+    """A channel that drops, repeats and reorders, under two ends that also crash and rest.
 
     Laws, at every step: wherever both ends have completed the same exchanges of one epoch, their
     references are equal to the bit; the sum of both vectors is that of the beginning, plus what
@@ -339,6 +343,14 @@ class LossyLink(RuleBasedStateMachine):
         """A link goes down and comes up; x and the receipt are kept, as a checkpoint keeps them."""
         for end in (self.a, self.b) if both else ((self.a if first else self.b),):
             end.connect(self.other(end).index, end.link.receipt, self.now)
+        self.collect()
+
+    @rule(first=st.booleans(), seconds=st.sampled_from([0.0, 1.0, 60.0]))
+    def rest(self, first: bool, seconds: float) -> None:
+        """Quiet hours begin, or end before their time."""
+        end = self.a if first else self.b
+        end.budget.rest(self.now + seconds)
+        end.link.rest(self.now)
         self.collect()
 
     def level(self) -> bool:
@@ -402,6 +414,8 @@ def test_ten_thousand_steps_of_loss_repetition_reordering_and_restarts(seed: int
             world.train(rng.random() < 0.5, rng.randrange(4))
         elif draw < 0.355:
             world.restart(rng.random() < 0.5, rng.random() < 0.3)
+        elif draw < 0.36:
+            world.rest(rng.random() < 0.5, rng.choice([0.0, 1.0, 60.0]))
         elif world.flying:
             fate = rng.choices(["arrive", "drop", "copy"], [0.7, 0.15, 0.15])[0]
             world.deliver(rng.randrange(10**6), fate)
@@ -412,6 +426,65 @@ def test_ten_thousand_steps_of_loss_repetition_reordering_and_restarts(seed: int
             world.flying.pop(rng.randrange(len(world.flying)))
     world.teardown()
     assert world.a.count(ExchangeCompleted) > 100
+
+
+def test_who_rests_answers_nothing_but_that_it_rests_and_goes_on_where_it_was() -> None:
+    a, b = ends()
+    run(a, b, 4)
+    total = a.x + b.x
+    assert a.link.start(10.0)
+    half = a.link.poll_transmit()
+    assert half is not None
+    b.budget.rest(3600.0)
+    b.receive(half, 10.0)
+    said = b.link.poll_transmit()
+    assert said is not None
+    assert TABLE.decode(memoryview(said))[0] == Rest(3590)
+    assert b.link.poll_transmit() is None
+    a.receive(said, 10.0)
+    assert a.link.overdue, "its agent turns to others"
+    assert a.link.next_timeout() == 3600.0
+    a.link.handle_timeout(3600.0)
+    settle(a, b, 3600.0)
+    assert a.count(ExchangeCompleted) == b.count(ExchangeCompleted) == 5
+    assert in_step(a, b)
+    assert torch.allclose(a.x + b.x, total, rtol=0, atol=1e-12)
+
+
+def test_who_rests_takes_in_the_answer_that_was_under_way() -> None:
+    a, b = ends()
+    settle(a, b, 0.0)
+    assert a.link.start(1.0)
+    half = a.link.poll_transmit()
+    assert half is not None
+    b.receive(half, 1.0)
+    answer = b.link.poll_transmit()
+    assert answer is not None
+    a.budget.rest(3600.0)
+    a.link.rest(1.0)
+    assert a.link.poll_transmit() is not None
+    a.receive(answer, 1.1)
+    assert a.count(ExchangeCompleted) == 1
+    assert a.link.poll_transmit() is None
+    assert in_step(a, b)
+
+
+def test_who_speaks_rests_no_longer_and_who_rests_too_says_nothing_to_it() -> None:
+    a, b = ends()
+    settle(a, b, 0.0)
+    for end in (a, b):
+        end.budget.rest(100.0)
+        end.link.rest(0.0)
+    settle(a, b, 0.0)
+    assert not a.link.start(1.0)
+    a.budget.rest(1.0)
+    a.link.rest(1.0)
+    settle(a, b, 1.0)
+    assert not a.link.start(1.0), "the other one rests"
+    b.budget.rest(2.0)
+    assert b.link.start(2.0), "before its Rest(0) arrives, which may be lost"
+    settle(a, b, 2.0)
+    assert a.count(ExchangeCompleted) == b.count(ExchangeCompleted) == 1
 
 
 def test_no_number_of_an_epoch_is_drawn_twice() -> None:

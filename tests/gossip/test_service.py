@@ -59,6 +59,7 @@ def test_the_unit_runs_this_python_in_this_folder(home: Path, tmp_path: Path) ->
         "--state-dir /var/lib/gossip"
     )
     assert lines["StateDirectory"] == "gossip"
+    assert lines["ExecReload"] == "/bin/kill -HUP $MAINPID"
     odd = ("service", "install", "models.digits:it", "--user", "--unit", "two", "--print", "--json")
     text = json.loads(here(*odd).stdout)["unit"]
     state = tmp_path / "state of it" / "two"
