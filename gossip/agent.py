@@ -41,6 +41,7 @@ from gossip.exchange import (
 from gossip.largest import squared_distance
 from gossip.merging import Guard, Merge
 from gossip.messages import MOST_SAMPLES
+from gossip.spans import Span, unwatched
 from gossip.trust import Probe
 from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
@@ -116,6 +117,7 @@ class Agent:
         rng: draws link epochs.
         samples: how many samples `parameters` has seen, adopted ancestors included.
         receipts: of earlier links, from `receipts()` of the agent that this one continues.
+        span: is told what takes long.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Agent:
         *,
         samples: int = 0,
         receipts: Mapping[PeerId, Receipt] | None = None,
+        span: Span = unwatched,
     ) -> None:
         _refuse_not_finite(layout, parameters)
         self.swarm = swarm
@@ -136,6 +139,7 @@ class Agent:
         self.stats = AgentStats()
         self._config = config
         self._rng = rng
+        self._span = span
         self._x = parameters.clone()
         self._handed_out = parameters.clone()
         hold(layout, self._handed_out)
@@ -303,6 +307,7 @@ class Agent:
                         motion=self._motion,
                         budget=self._budget,
                         guard=self.guard,
+                        span=self._span,
                     )
                     self._links[peer.id] = link
                     link.open(self.samples, now)

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from gossip.config import Config
 from gossip.errors import GossipError
 from gossip.learner import Learner
 from gossip.node import Node
+from gossip.profile import Profile
 from gossip.target import build, load
 from gossip.telling import describe
+from gossip.trace import Trace
 
 
 class TrainingFailed(GossipError):
@@ -43,15 +46,22 @@ def run(
     config_file: Path | None,
     overrides: Mapping[str, Any],
     seconds: float | None,
+    profile: Path | None = None,
 ) -> Outcome:
-    """Run a node until `seconds` are over, a signal comes, or training fails."""
+    """Run a node until `seconds` are over, a signal comes, or training fails; with `profile`, write
+    there where the time goes."""
     config = settings.read(config_file, **overrides)
     torch.set_num_threads(config.threads)
-    learner = build(load(target), *shard, config.seed, options)
-    return asyncio.run(_run(learner, config, seconds))
+    with Trace(profile) if profile else nullcontext() as trace:
+        watching = Profile(trace, f"gossip run {target}", "network loop") if trace else None
+        learner = build(load(target), *shard, config.seed, options)
+        with asyncio.Runner(loop_factory=watching.loop if watching else None) as runner:
+            return runner.run(_run(learner, config, seconds, watching))
 
 
-async def _run(learner: Learner, config: Config, seconds: float | None) -> Outcome:
+async def _run(
+    learner: Learner, config: Config, seconds: float | None, profile: Profile | None
+) -> Outcome:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     received: list[signal.Signals] = []
@@ -63,7 +73,7 @@ async def _run(learner: Learner, config: Config, seconds: float | None) -> Outco
             leaving.append(loop.create_task(_leave_at_once(node, number)))
         stop.set()
 
-    node = Node(learner, config)
+    node = Node(learner, config, profile)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     async with node:

@@ -31,8 +31,10 @@ from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
 from gossip.peers import peers
+from gossip.profile import Profile
 from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
+from gossip.spans import unwatched
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, network_key
 from p2p.certificates import Credentials
@@ -54,6 +56,7 @@ class Host:
     Args:
         layout: of the model.
         parameters: (n,) the model to start from, unless the state directory holds a later one.
+        profile: is told where time goes.
 
     Raises on entering:
         ConfigError: an address that cannot be used, or not without a network key; an invitation, a
@@ -62,7 +65,13 @@ class Host:
         P2PError: a port in use, a state directory in use, a broken identity or network key.
     """
 
-    def __init__(self, layout: Layout, parameters: Tensor, config: Config) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        parameters: Tensor,
+        config: Config,
+        profile: Profile | None = None,
+    ) -> None:
         self.config = config
         self.metrics: dict[str, float] = {}
         self.network: str | None = None  # the id of the network, if it has a key
@@ -72,6 +81,8 @@ class Host:
         ] = {}  # what training kept: from the checkpoint, then as last asked
         self._parameters: Tensor | None = parameters  # until the agent has its copy
         self._layout = layout
+        self._profile = profile
+        self._span = profile.span if profile else unwatched
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
@@ -177,6 +188,7 @@ class Host:
             rng,
             samples=samples,
             receipts=receipts,
+            span=self._span,
         )
 
     def _routes(self) -> list[Route]:
@@ -263,7 +275,8 @@ class Host:
     def sync(self, parameters: Tensor, samples: int) -> Tensor:
         """`Agent.sync`; call it from the event loop."""
         try:
-            return self.agent.sync(parameters, samples, self._now())
+            with self._span("sync"):
+                return self.agent.sync(parameters, samples, self._now())
         finally:
             self._publish()
             self._after([])
@@ -291,6 +304,8 @@ class Host:
 
     def _after(self, events: Iterable[AgentEvent]) -> None:
         """Tell, send, and arm the one timer."""
+        if self._profile is not None:
+            self._profile.look(self.agent.links)
         while (packet := self.agent.poll_transmit()) is not None:
             self.endpoint.send(packet)
         for event in events:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
+from gossip.console import (
+    CONFIGURATION,
+    INTERRUPTED,
+    UNEXPECTED,
+    Seconds,
+    as_json,
+    fail,
+    options,
+    profile,
+)
 from sims.experiment import ALGORITHMS, ATTACKS
 from sims.lab_commands import compare, replay, sweep
 from sims.topology import KINDS
@@ -68,6 +77,7 @@ for command in (sweep, compare, replay):
 @click.option("--figures/--no-figures", default=True, help="And report.html.  [--figures]")
 @click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
+@profile
 @as_json
 def run(
     experiment: str,
@@ -76,6 +86,7 @@ def run(
     figures: bool,
     sockets: bool,
     peers: bool,
+    profile: Path | None,
     json_: bool,
     **flags: Any,
 ) -> None:
@@ -95,8 +106,10 @@ def run(
     from gossip.errors import GossipError
     from sims.laboratory import Diverged
 
-    if sockets and (out is not None or peers):
-        raise click.UsageError("--sockets compares, and makes no folder: leave out --out, --peers")
+    if sockets and (out is not None or peers or profile is not None):
+        raise click.UsageError(
+            "--sockets compares, and makes no folder: leave out --out, --peers, --profile"
+        )
     if peers and out is not None:
         raise click.UsageError(
             "--peers has records carry metrics, which changes the bytes, and a folder is of the "
@@ -107,7 +120,7 @@ def run(
         if sockets:
             _side_by_side(described, json_)
             return
-        report, known, finished = _run(described, out, figures, peers)
+        report, known, finished = _run(described, out, figures, peers, profile)
     except Diverged as error:
         fail(error, UNEXPECTED)
     except GossipError as error:
@@ -199,12 +212,12 @@ def data(
 
 
 def _run(
-    experiment: Experiment, out: Path | None, figures: bool, peers: bool
+    experiment: Experiment, out: Path | None, figures: bool, peers: bool, profile: Path | None
 ) -> tuple[Report, dict[str, object] | None, bool]:
     from gossip import peers as whom
     from sims.laboratory import conduct
 
-    outcome = conduct(experiment, out, figures=figures, records=peers)
+    outcome = conduct(experiment, out, figures=figures, records=peers, profile=profile)
     first = outcome.simulation.live[0].agent
     assert first is not None
     known = whom.peers(first.swarm, outcome.simulation.now) if peers else None
