@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 MOST = 1 << 30  # bytes of a file that is read as a whole; CIFAR's are 31 MB; a guess
+PIECE = 1 << 20  # bytes that are read at once
 MOST_FILES = 1_000_000  # in a directory; a guess
 
 
@@ -20,21 +22,23 @@ class DataError(ValueError):
 class Cursor:
     """Reads bytes from the front, and knows where it is."""
 
-    def __init__(self, data: bytes, place: str | Path) -> None:
-        self.place, self.at = place, 0
-        self._data = data
+    def __init__(self, data: bytes, place: str | Path, at: int = 0) -> None:
+        """The data begin `at` that byte of the place."""
+        self.place, self.at = place, at
+        self._data, self._begin = data, at
 
     @property
     def left(self) -> int:
         """Bytes that are not read yet."""
-        return len(self._data) - self.at
+        return self._begin + len(self._data) - self.at
 
     def take(self, size: int, what: str) -> bytes:
         """The next bytes. Raises DataError if there are fewer."""
         if size > self.left:
             raise self.error(f"{what} takes {size} bytes and {self.left} are left")
         self.at += size
-        return self._data[self.at - size : self.at]
+        end = self.at - self._begin
+        return self._data[end - size : end]
 
     def error(self, problem: str) -> DataError:
         """An error about this place."""
@@ -77,8 +81,12 @@ def opened(place: str | Path) -> Iterator[BinaryIO]:
 
 def contents(place: str | Path, most: int = MOST) -> bytes:
     """All bytes of a file. Raises DataError if there are none, or more than `most`."""
+    found = io.BytesIO()
     with opened(place) as file:
-        data = file.read(most + 1)
+        # Piece by piece: a read of `most` bytes asks for as much memory, however small the file.
+        while piece := file.read(min(PIECE, most + 1 - found.tell())):
+            found.write(piece)
+    data = found.getvalue()
     if len(data) > most:
         raise DataError(f"{place}: at byte {most}: goes on, and {most} bytes are the limit")
     if not data:
