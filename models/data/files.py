@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -118,6 +119,24 @@ def listing(place: str | Path, endings: tuple[str, ...]) -> list[str]:
     if not found:
         raise DataError(f"{place}: holds no file that ends in {', '.join(endings)}")
     return sorted(found)
+
+
+def matching(place: str | Path, pattern: str) -> list[str]:
+    """Files in a directory, not below it, whose names are like that; sorted. None if there is no
+    such directory."""
+    if not is_url(place):
+        return sorted(str(path) for path in Path(place).glob(pattern) if path.is_file())
+    system, root = _system(place)
+    if not system.isdir(root):
+        return []
+    names = [
+        str(entry["name"]).rstrip("/").rpartition("/")[2]
+        for entry in system.ls(root, detail=True)
+        if entry["type"] == "file"
+    ]
+    return sorted(
+        f"{str(place).rstrip('/')}/{name}" for name in names if fnmatchcase(name, pattern)
+    )
 
 
 def parts(place: str | Path, path: str) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def _pages(file: BinaryIO, chunk: _Chunk, place: str | Path) -> Iterator[tuple[i
             raise cursor.error(f"a page of {packed} bytes does not fit where it is")
         if not (isinstance(unpacked, int) and 0 <= unpacked <= MOST_PAGE):
             raise cursor.error(f"a page unpacks to {unpacked} bytes; {MOST_PAGE} are the limit")
-        values = 0
+        values: Any = 0
         for kind, coded in ((5, 2), (7, 2), (8, 4)):  # data, a dictionary, data of version 2
             if isinstance(page := header.get(kind), dict):
                 values = page.get(1)
