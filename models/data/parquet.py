@@ -19,14 +19,16 @@ from typing import Any, BinaryIO
 from models.data import thrift
 from models.data.files import Cursor, DataError, opened
 
-ROWS = 4096  # at once
+CELLS = 1 << 17  # that are read at once, over all columns; 5 MB as Python's numbers
+BUFFERS = 1 << 23  # bytes of the file that are read ahead, over all columns
 MAGIC = b"PAR1"
+LEAST_BUFFER = 1 << 12
 MOST_FOOTER = 1 << 22  # bytes; an entry of 3 bytes becomes one of 600 in Arrow. A guess.
 MOST_HEADER = 1 << 16  # bytes of a page's header; it may hold the least and the largest value
 MOST_PAGE = 1 << 26  # bytes, unpacked; writers make pages of 1 MiB
 MOST_VALUES = 1 << 26  # of a column in a row group, where one row may hold them all
 MOST_WIDTH = 1 << 16  # bytes of a value in a column whose values are all as wide
-MOST_BATCH = 1 << 28  # bytes of ROWS rows
+MOST_BATCH = 1 << 28  # bytes of the rows that are read at once
 MOST_RATIO = 1 << 16  # unpacked bytes, or rows, to a byte of the file; zeros reach 10,000. A guess.
 TEXTS, WIDE = 6, 7  # types: BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY
 REPEATED = 2  # times that a value may be there: any
@@ -58,6 +60,7 @@ class _File:
     """What a file says of itself."""
 
     size: int  # bytes
+    columns: int
     texts: list[str]  # columns that hold them
     nested: bool  # whether a row may hold more than one value of a column
     groups: list[_Group]
@@ -75,13 +78,19 @@ def rows(place: str | Path) -> Iterator[Row]:
     with opened(place) as file:
         try:
             described = _described(file, place)
+            columns = max(described.columns, 1)
             # Without a buffer Arrow reads a whole column of a row group, and ahead the whole file.
             found = parquet.ParquetFile(
-                file, read_dictionary=described.texts, pre_buffer=False, buffer_size=1 << 20
+                file,
+                read_dictionary=described.texts,
+                pre_buffer=False,
+                buffer_size=max(BUFFERS // columns, LEAST_BUFFER),
             )
             for index, group in enumerate(described.groups):
                 _look(file, described, group, place)
-                for batch in found.iter_batches(ROWS, [index], use_threads=False):
+                for batch in found.iter_batches(
+                    max(CELLS // columns, 1), [index], use_threads=False
+                ):
                     if batch.nbytes > MOST_BATCH:
                         raise DataError(
                             f"{place}: row group {index}: {batch.num_rows} rows take "
@@ -121,7 +130,8 @@ def _described(file: BinaryIO, place: str | Path) -> _File:
         cursor.at = begin
         raise cursor.error("the footer does not describe columns and rows") from None
     nested = any(each.get(3) == REPEATED for each in elements)
-    return _File(size, texts, nested, groups)
+    columns = sum(1 in each for each in elements)  # who has a type
+    return _File(size, columns, texts, nested, groups)
 
 
 def _chunk(column: dict[int, Any], size: int, cursor: Cursor) -> _Chunk:
