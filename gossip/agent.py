@@ -42,6 +42,7 @@ from gossip.exchange import (
 from gossip.largest import squared_distance
 from gossip.merging import Guard, Merge
 from gossip.messages import MOST_SAMPLES
+from gossip.spans import Span, unwatched
 from gossip.trust import Probe
 from gossip.vector import Layout, first_not_finite, hold
 from p2p import (
@@ -119,6 +120,7 @@ class Agent:
         samples: how many samples `parameters` has seen, adopted ancestors included.
         receipts: of earlier links, from `receipts()` of the agent that this one continues.
         bodies: writes and reads what links exchange.
+        span: is told what takes long.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Agent:
         samples: int = 0,
         receipts: Mapping[PeerId, Receipt] | None = None,
         bodies: Bodies | None = None,
+        span: Span = unwatched,
     ) -> None:
         _refuse_not_finite(layout, parameters)
         self.swarm = swarm
@@ -141,6 +144,7 @@ class Agent:
         self._config = config
         self._rng = rng
         self._bodies = bodies
+        self._span = span
         self._x = parameters.clone()
         self._handed_out = parameters.clone()
         hold(layout, self._handed_out)
@@ -325,6 +329,7 @@ class Agent:
                         budget=self._budget,
                         guard=self.guard,
                         bodies=self._bodies,
+                        span=self._span,
                     )
                     self._links[peer.id] = link
                     link.open(self.samples, now)

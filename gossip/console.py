@@ -57,6 +57,16 @@ def file(*names: str, metavar: str = "FILE", **more: Any) -> Option:
     return click.option(*names, type=click.Path(path_type=Path), metavar=metavar, **more)
 
 
+profile = click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value="profile.json",
+    metavar="[FILE]",
+    help="Write where time goes, for ui.perfetto.dev; .gz compresses.  [profile.json]",
+)
+
+
 def network_key(help_: str, **more: Any) -> Option:
     """The option that says which network."""
     variable = "GOSSIP_NETWORK_KEY"

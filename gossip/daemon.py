@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,11 @@ from gossip.config import Config
 from gossip.errors import ConfigError, GossipError
 from gossip.learner import Learner
 from gossip.node import Node
+from gossip.profile import Profile
 from gossip.reload import changes, merged
 from gossip.target import build, load
 from gossip.telling import describe
+from gossip.trace import Trace
 
 log = logging.getLogger("gossip")
 
@@ -50,18 +52,27 @@ def run(
     config_file: Path | None,
     overrides: Mapping[str, Any],
     seconds: float | None,
+    profile: Path | None = None,
 ) -> Outcome:
-    """Run a node until `seconds` are over, a signal comes, or training fails."""
+    """Run a node until `seconds` are over, a signal comes, or training fails; with `profile`, write
+    there where the time goes."""
     read = partial(settings.read, config_file, **overrides)
     config = read()
     logging.getLogger().setLevel(config.log_level.upper())
     torch.set_num_threads(config.threads)
-    learner = build(load(target), *shard, config.seed, options)
-    return asyncio.run(_run(learner, config, seconds, read))
+    with Trace(profile) if profile else nullcontext() as trace:
+        watching = Profile(trace, f"gossip run {target}", "network loop") if trace else None
+        learner = build(load(target), *shard, config.seed, options)
+        with asyncio.Runner(loop_factory=watching.loop if watching else None) as runner:
+            return runner.run(_run(learner, config, seconds, read, watching))
 
 
 async def _run(
-    learner: Learner, config: Config, seconds: float | None, read: Callable[[], Config]
+    learner: Learner,
+    config: Config,
+    seconds: float | None,
+    read: Callable[[], Config],
+    profile: Profile | None,
 ) -> Outcome:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -74,7 +85,7 @@ async def _run(
             leaving.append(loop.create_task(_leave_at_once(node, number)))
         stop.set()
 
-    node = Node(learner, config)
+    node = Node(learner, config, profile)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     async with node:

@@ -71,6 +71,7 @@ from gossip.messages import (
     Open,
     Rest,
 )
+from gossip.spans import Span, unwatched
 from gossip.timing import Timing, TimingConfig
 from gossip.vector import Layout
 from p2p import Peer, PeerId, UnknownMessage, WireError
@@ -186,6 +187,7 @@ class Exchange:
         budget: what halves may take.
         guard: says how much of an exchange goes into `x`; None: all.
         bodies: writes and reads what halves carry.
+        span: is told what takes long: encode, decode, merge.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class Exchange:
         budget: Budget | None = None,
         guard: Guard | None = None,
         bodies: Bodies | None = None,
+        span: Span = unwatched,
     ) -> None:
         self.peer = peer
         self.receipt = receipt
@@ -211,6 +214,7 @@ class Exchange:
         self._layout = layout
         self._config = config
         self._rng = rng
+        self._span = span
         motion = motion or Motion()
         self._guard = guard or Guard("mean", motion)
         self._bodies = bodies or Bodies()
@@ -443,7 +447,8 @@ class Exchange:
             if self._alike and self._origin is not None:
                 body, patch = b"", Patch(self._layout.size, None, self._origin)
             else:
-                body, patch = self._bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
+                with self._span("encode"):
+                    body, patch = self._bodies.write(self._layout, 0, self._x, None, SNAPSHOT)
             self._pending = self._wrap(0, None, body, patch)
             self._transmit(self._pending, now)
 
@@ -538,12 +543,13 @@ class Exchange:
             self._answer(mine.half, mine.body, half.attempt)
         else:
             self._measure(mine, half, now)
-        scale = self._guard.merge(self.peer.id, mine.patch, theirs, self._x)
-        # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
-        # ends add the lower id's half first. Hence one reference, to the bit.
-        first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)
-        first.add_to(self.reference, 0.5)
-        second.add_to(self.reference, 0.5)
+        with self._span("merge"):
+            scale = self._guard.merge(self.peer.id, mine.patch, theirs, self._x)
+            # Multiplying by 1/2 is exact, so a fused multiply-add rounds as two steps do; and both
+            # ends add the lower id's half first. Hence one reference, to the bit.
+            first, second = (mine.patch, theirs) if self._lower else (theirs, mine.patch)
+            first.add_to(self.reference, 0.5)
+            second.add_to(self.reference, 0.5)
         self._kept = mine.half, mine.body
         self._finish(Receipt(self._epoch, half.n, mine.body, body, scale))
         return [ExchangeCompleted(self.peer, half.n, len(mine.body), len(body))]
@@ -558,8 +564,9 @@ class Exchange:
         n = self.completed + 1
         compared = n == 1 or n % self._config.digest_every == 0
         seen = digest(self.reference) if compared else None
-        codec = self._config.codec or self._chosen(now)
-        body, patch = self._bodies.write(self._layout, n, self._x, self.reference, codec)
+        with self._span("encode"):
+            codec = self._config.codec or self._chosen(now)
+            body, patch = self._bodies.write(self._layout, n, self._x, self.reference, codec)
         self._density.sent(patch.values.numel(), len(body))
         return self._wrap(n, seen, body, patch)
 
@@ -578,7 +585,8 @@ class Exchange:
         self._say(replace(half, answer=True, attempt=attempt), body)
 
     def _decode(self, n: int, body: bytes) -> Patch:
-        patch = self._bodies.read(self._layout, n, body)
+        with self._span("decode"):
+            patch = self._bodies.read(self._layout, n, body)
         if patch.values.numel() and max(map(abs, map(float, patch.values.aminmax()))) > LARGEST:
             raise CodecError(f"a difference above {LARGEST:g} is no model's")
         return patch

@@ -33,9 +33,11 @@ from gossip.errors import ConfigError
 from gossip.exchange import Receipt
 from gossip.node_api import NodeApi
 from gossip.peers import peers
+from gossip.profile import Profile
 from gossip.quiet import LOOK, Quiet
 from gossip.routes import Route
 from gossip.snapshot import restore, snapshot
+from gossip.spans import unwatched
 from gossip.vector import Layout
 from p2p import Address, Packet, Peer, PeerId, Swarm, files, network_key
 from p2p.certificates import Credentials
@@ -58,6 +60,7 @@ class Host:
         layout: of the model.
         parameters: (n,) the model to start from, unless the state directory holds a later one.
         wall: the local time, which quiet hours go by.
+        profile: is told where time goes.
 
     Raises on entering:
         ConfigError: an address that cannot be used, or not without a network key; an invitation, a
@@ -72,6 +75,7 @@ class Host:
         parameters: Tensor,
         config: Config,
         wall: Callable[[], datetime] = datetime.now,
+        profile: Profile | None = None,
     ) -> None:
         self.config = config
         self._wall = wall
@@ -83,6 +87,8 @@ class Host:
         ] = {}  # what training kept: from the checkpoint, then as last asked
         self._parameters: Tensor | None = parameters  # until the agent has its copy
         self._layout = layout
+        self._profile = profile
+        self._span = profile.span if profile else unwatched
         self._readers: list[asyncio.Queue[AgentEvent]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._started = time.monotonic()
@@ -203,6 +209,7 @@ class Host:
             rng,
             samples=samples,
             receipts=receipts,
+            span=self._span,
         )
 
     def _routes(self) -> list[Route]:
@@ -303,7 +310,8 @@ class Host:
     def sync(self, parameters: Tensor, samples: int) -> Tensor:
         """`Agent.sync`; call it from the event loop."""
         try:
-            return self.agent.sync(parameters, samples, self._now())
+            with self._span("sync"):
+                return self.agent.sync(parameters, samples, self._now())
         finally:
             self._publish()
             self._after([])
@@ -337,6 +345,8 @@ class Host:
 
     def _after(self, events: Iterable[AgentEvent]) -> None:
         """Tell, send, and arm the one timer."""
+        if self._profile is not None:
+            self._profile.look(self.agent.links)
         while (packet := self.agent.poll_transmit()) is not None:
             self.endpoint.send(packet)
         for event in events:

@@ -1,12 +1,17 @@
 """What is asked for a prediction, from bytes: JSON, NumPy's npy, tensors of the Open Inference
 Protocol, or a file that the learner itself can read.
 
+JSON has no bytes, so a tensor of files holds them as base64 and says so, as MLServer's clients do:
+`"datatype": "BYTES", "parameters": {"content_type": "base64"}`.
+
 Whoever asks has the token, but may err: all sizes are checked before anything is made of them.
 """
 
 from __future__ import annotations
 
+import binascii
 import json
+from base64 import b64decode
 from io import BytesIO
 from math import prod
 from typing import Any
@@ -63,7 +68,12 @@ def tensors(body: bytes) -> tuple[list[Any], list[str] | None, str | None]:
             names = [str(one["name"]) for one in wanted]
         except (LookupError, TypeError):
             raise PredictionRefused('outputs is a list of {"name": NAME}') from None
-    rows = _texts(data, shape) if datatype == "BYTES" else _numbers(data, shape, datatype)
+    if datatype != "BYTES":
+        rows = _numbers(data, shape, datatype)
+    elif _content_type(tensor) == "base64":
+        rows = _files(_texts(data, shape))
+    else:
+        rows = _texts(data, shape)
     identity = asked.get("id")
     return rows, names, identity if isinstance(identity, str) else None
 
@@ -72,6 +82,18 @@ def _texts(data: list[Any], shape: list[int]) -> list[Any]:
     if shape not in ([len(data)], [len(data), 1]) or not all(isinstance(one, str) for one in data):
         raise PredictionRefused(f"BYTES are texts in a shape of [batch], not {shape}")
     return data
+
+
+def _content_type(tensor: dict[str, Any]) -> object:
+    parameters = tensor.get("parameters")
+    return parameters.get("content_type") if isinstance(parameters, dict) else None
+
+
+def _files(data: list[Any]) -> list[Any]:
+    try:
+        return [b64decode(one, validate=True) for one in data]
+    except (binascii.Error, ValueError) as error:
+        raise PredictionRefused(f"data is not base64: {error}") from None
 
 
 def _numbers(data: list[Any], shape: list[int], datatype: object) -> list[Any]:

@@ -28,6 +28,7 @@ from gossip.host import Host
 from gossip.learner import Learner, Probing, Resumable
 from gossip.prediction import Predictor
 from gossip.prediction_api import PredictionApi
+from gossip.profile import Profile
 from gossip.routes import Route
 from gossip.trust import Probe
 from p2p import PeerId
@@ -49,8 +50,10 @@ class Node(Host):
 
     finished: asyncio.Task[None]
 
-    def __init__(self, learner: Learner, config: Config | None = None) -> None:
-        super().__init__(learner.layout, learner.parameters(), config or Config())
+    def __init__(
+        self, learner: Learner, config: Config | None = None, profile: Profile | None = None
+    ) -> None:
+        super().__init__(learner.layout, learner.parameters(), config or Config(), profile=profile)
         self._learner = learner
         self._resting = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="training")
@@ -98,7 +101,7 @@ class Node(Host):
 
     async def evaluate(self) -> dict[str, float]:
         """Measure the model in use; waits its turn in the training thread."""
-        metrics = await self._in_thread(self._learner.evaluate)
+        metrics = await self._in_thread(self._said("evaluate", self._learner.evaluate))
         self.metrics = {name: float(value) for name, value in metrics.items()}
         return self.metrics
 
@@ -111,7 +114,9 @@ class Node(Host):
             await self._resume(kept)
         while True:
             probe = self.agent.probe() if isinstance(self._learner, Probing) else None
-            parameters, samples, verdict = await self._in_thread(partial(self._round, probe))
+            parameters, samples, verdict = await self._in_thread(
+                self._said("training", partial(self._round, probe))
+            )
             del probe
             if verdict is not None:
                 self.agent.judge(*verdict)
@@ -156,7 +161,16 @@ class Node(Host):
 
     async def _take_over(self, merged: Tensor) -> None:
         """Nothing else calls `sync` meanwhile, so its buffer stays as it is."""
-        await self._in_thread(lambda: self._learner.load(merged))
+        await self._in_thread(self._said("load", lambda: self._learner.load(merged)))
+
+    def _said(self, name: str, work: Callable[[], Result]) -> Callable[[], Result]:
+        """The same work, as a span."""
+
+        def said() -> Result:
+            with self._span(name):
+                return work()
+
+        return said
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, _carried, work)

@@ -1,8 +1,9 @@
 """I/O: predictions in the node's local API, and in the words of the Open Inference Protocol.
 
 That protocol (version 2, of KServe, Triton and MLServer, in JSON) knows one model here, `model`:
-its input is a tensor [batch, ...] of raw inputs as the learner reads them, or texts; its outputs
-are `answer`, the learner's answers as texts of JSON, and `output`, what the model itself gave.
+its input is a tensor [batch, ...] of raw inputs as the learner reads them, texts, or files in
+base64 (`gossip.inputs`); its outputs are `answer`, the learner's answers as texts of JSON, and
+`output`, what the model itself gave.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ TENSORS: Schema = {
                     "name": {"type": "string"},
                     "shape": {"type": "array", "items": {"type": "integer"}},
                     "datatype": {"enum": ["BYTES", *inputs.DATATYPES]},
+                    "parameters": {"type": "object"},
                     "data": {"type": "array"},
                 },
                 "required": ["shape", "datatype", "data"],

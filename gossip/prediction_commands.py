@@ -21,7 +21,7 @@ def predict(state_dir: Path | None, api: str | None, json_: bool, file: Path) ->
     """Have a running node's model answer FILE; training goes on.
 
     A .json file holds {"inputs": [...]}, an .npy file an array (batch, ...); any other is one
-    input, as the learner reads it: a picture, a text.
+    input, as the learner reads it: a picture, a sound, a text.
 
     \b
     gossip predict --state-dir node0 digit.json

@@ -23,6 +23,7 @@ from gossip.console import (
     file,
     network_key,
     options,
+    profile,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def shard(context: click.Context, parameter: click.Parameter, text: str) -> tupl
 @click.option("--api", metavar="H:P", help="The local API, loopback only.  [a free port]")
 @click.option("--seed", type=int, help="Of the learner.")
 @click.option("--seconds", type=Seconds(min=0), help="Stop after this long.")
+@profile
 @click.option("-v", "--verbose", is_flag=True, help="Show every event.")
 @as_json
 def run(
@@ -67,6 +69,7 @@ def run(
     option: dict[str, str],
     config: Path | None,
     seconds: float | None,
+    profile: Path | None,
     verbose: bool,
     json_: bool,
     **settings: Any,
@@ -83,7 +86,7 @@ def run(
     for several in ("join", "network_key"):
         settings[several] = settings[several] or None
     try:
-        outcome = _run(target, shard, option, config, settings, seconds)
+        outcome = _run(target, shard, option, config, settings, seconds, profile)
     except KeyboardInterrupt:
         fail("interrupted before the node was up", INTERRUPTED)
     if json_:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from gossip.learner import Batches, TorchLearner
 from models import metrics, partition, preprocess, seeding
 from models.answers import labelled
 from models.data import cifar, folders, idx
-from models.data.files import DataError
+from models.data.files import DataError, matching
 from models.digits import divide, test_images
 
 CLASSES, SIDE, PROTOTYPES = 10, 8, 2
@@ -156,12 +155,11 @@ def preparing(shape: tuple[int, ...]) -> Any:
 @lru_cache(2)
 def read(path: str) -> Data:
     """Images in files; of directories every fifth of a class is for testing."""
-    root = Path(path)
-    if any(root.glob("*-ubyte*")):
-        return _joined(*(_idx(root, part) for part in ("train", "t10k")))
-    batches = sorted(root.glob("data_batch_*")) or sorted(root.glob("train*"))
-    tests = sorted(root.glob("test_batch*")) or sorted(root.glob("test*"))
-    if batches and tests and batches[0].is_file():
+    if matching(path, "*-ubyte*"):
+        return _joined(*(_idx(path, part) for part in ("train", "t10k")))
+    batches = matching(path, "data_batch_*") or matching(path, "train*")
+    tests = matching(path, "test_batch*") or matching(path, "test*")
+    if batches and tests:
         return _joined(*(_cifar(part) for part in (batches, tests)))
     files = folders.files(path, folders.IMAGES)
     picture = folders.picture(RESIZED, 3)
@@ -212,15 +210,15 @@ def _norm(channels: int, norm: Literal["group", "batch"]) -> nn.Module:
     return nn.GroupNorm(4, channels) if norm == "group" else nn.BatchNorm2d(channels)
 
 
-def _idx(root: Path, part: str) -> tuple[Images, Labels]:
-    found = [sorted(root.glob(f"{part}-{kind}-*ubyte*")) for kind in ("images", "labels")]
+def _idx(path: str, part: str) -> tuple[Images, Labels]:
+    found = [matching(path, f"{part}-{kind}-*ubyte*") for kind in ("images", "labels")]
     if not all(found):
-        raise DataError(f"{root}: lacks {part}-images-idx3-ubyte or {part}-labels-idx1-ubyte")
+        raise DataError(f"{path}: lacks {part}-images-idx3-ubyte or {part}-labels-idx1-ubyte")
     images, labels = idx.images(found[0][0], found[1][0])
     return images[:, None], labels
 
 
-def _cifar(places: list[Path]) -> tuple[Images, Labels]:
+def _cifar(places: list[str]) -> tuple[Images, Labels]:
     images, labels = zip(*map(cifar.read, places), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 

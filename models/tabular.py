@@ -109,7 +109,7 @@ def read(path: str, target: str, classes: str, scale: float = 1.0) -> Table:
     """The table in a file."""
     if not scale > 0:
         raise ValueError(f"scale is a number above 0, not {scale}")
-    rows = list(tables.rows(path))
+    rows = tables.whole(path)
     if not rows or target not in rows[0]:
         there = ", ".join(rows[0]) if rows else "no rows"
         raise DataError(f"{path}: has no column {target!r} to tell; it has {there}")

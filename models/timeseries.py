@@ -140,7 +140,7 @@ def windows(series: list[Series]) -> tuple[Tensor, Tensor]:
 
 def stretches(path: str, pieces: int = 20) -> tuple[list[Series], list[Series]]:
     """A recorded series in pieces, every fifth for testing. Raises DataError if it is too short."""
-    rows = list(tables.rows(path))
+    rows = tables.whole(path)
     columns = list(rows[0]) if rows else []
     if len(rows) < pieces * (WINDOW + 2):
         raise DataError(f"{path}: {len(rows)} rows are fewer than {pieces * (WINDOW + 2)}")

@@ -109,7 +109,7 @@ def _index() -> Texts:
 
 def _file(path: str) -> Texts:
     columns: Texts = ([], [], [])
-    for index, row in enumerate(tables.rows(path), 1):
+    for index, row in enumerate(tables.whole(path), 1):
         for name, column in zip(("text", "label", "owner"), columns, strict=True):
             if not row.get(name):
                 raise DataError(f"{path}: row {index}: has no {name}; it needs text, label, owner")

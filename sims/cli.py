@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gossip import client
-from gossip.console import CONFIGURATION, INTERRUPTED, UNEXPECTED, Seconds, as_json, fail, options
+from gossip.console import (
+    CONFIGURATION,
+    INTERRUPTED,
+    UNEXPECTED,
+    Seconds,
+    as_json,
+    fail,
+    options,
+    profile,
+)
 from sims.experiment import ALGORITHMS, ATTACKS
 from sims.lab_commands import compare, replay, sweep, with_engine
 from sims.topology import KINDS
@@ -71,6 +80,7 @@ for command in (sweep, compare, replay):
 @with_engine
 @click.option("--sockets", is_flag=True, help="Run real daemons as well, and compare.")
 @click.option("--peers", is_flag=True, help="Also show whom the first node knows at the end.")
+@profile
 @as_json
 def run(
     experiment: str,
@@ -81,6 +91,7 @@ def run(
     peers: bool,
     engine: str,
     ray_address: str | None,
+    profile: Path | None,
     json_: bool,
     **flags: Any,
 ) -> None:
@@ -103,9 +114,9 @@ def run(
     from sims.cluster import ray_rounds
     from sims.laboratory import Diverged
 
-    if sockets and (out is not None or peers or engine != "local"):
+    if sockets and (out is not None or peers or profile is not None or engine != "local"):
         raise click.UsageError(
-            "--sockets compares, and makes no folder: leave out --out, --peers, --engine"
+            "--sockets compares, and makes no folder: leave out --out, --peers, --profile, --engine"
         )
     if peers and out is not None:
         raise click.UsageError(
@@ -119,7 +130,7 @@ def run(
             return
         computed = ray_rounds(address=ray_address) if engine == "ray" else nullcontext()
         with computed as elsewhere:
-            report, known, finished = _run(described, out, figures, peers, elsewhere)
+            report, known, finished = _run(described, out, figures, peers, profile, elsewhere)
     except Diverged as error:
         fail(error, UNEXPECTED)
     except GossipError as error:
@@ -211,12 +222,19 @@ def data(
 
 
 def _run(
-    experiment: Experiment, out: Path | None, figures: bool, peers: bool, engine: Engine | None
+    experiment: Experiment,
+    out: Path | None,
+    figures: bool,
+    peers: bool,
+    profile: Path | None,
+    engine: Engine | None,
 ) -> tuple[Report, dict[str, object] | None, bool]:
     from gossip import peers as whom
     from sims.laboratory import conduct
 
-    outcome = conduct(experiment, out, figures=figures, records=peers, engine=engine)
+    outcome = conduct(
+        experiment, out, figures=figures, records=peers, profile=profile, engine=engine
+    )
     first = outcome.simulation.live[0].agent
     assert first is not None
     known = whom.peers(first.swarm, outcome.simulation.now) if peers else None

@@ -27,6 +27,7 @@ from sims.recorder import Recorder, Row
 from sims.report import Report
 from sims.simulation import Simulation
 from sims.stage import Stage
+from sims.tracks import profiled
 
 
 class Diverged(GossipError):
@@ -50,11 +51,13 @@ def conduct(
     figures: bool = True,
     quiet: bool = False,
     records: bool = False,
+    profile: Path | None = None,
     engine: Engine | None = None,
 ) -> Outcome:
     """Run an experiment; with `out`, make a folder of it, with `figures` and a page if wanted.
 
-    `quiet`: without a progress bar. `records`, `engine`: see `Stage`.
+    `quiet`: without a progress bar. `records`, `engine`: see `Stage`. `profile`: where to write a
+    trace, see `sims.tracks`.
 
     Raises ConfigError before the work starts, with everything that is wrong; Diverged.
     """
@@ -70,10 +73,14 @@ def conduct(
     with _stoppable() as stopped:
         simulation = stage.simulation()
         recorder = Recorder(simulation)
-        stage.fill(simulation)
-        for _ in steps(experiment, simulation, stopped, quiet=quiet):
-            if folder is not None:
-                _compare(recorder.look(), expected, folder)
+        with profiled(simulation, profile):
+            with simulation.span("joining"):
+                stage.fill(simulation)
+            for _ in steps(experiment, simulation, stopped, quiet=quiet):
+                if folder is not None:
+                    with simulation.span("look"):
+                        row = recorder.look()
+                    _compare(row, expected, folder)
     if all(node.hostile for node in simulation.live):
         if folder is not None:
             folder.write_lines("metrics.jsonl", map(asdict, recorder.rows))

@@ -25,6 +25,7 @@ from gossip.agent import Agent, AgentConfig, AgentStats
 from gossip.errors import NotFinite
 from gossip.exchange import Receipt
 from gossip.learner import Learner, Probing, Resumable
+from gossip.spans import Span, unwatched
 from p2p import Address, Machine, Peer, PeerId, Swarm, SwarmConfig
 from p2p.identity import Identity, verify
 from sims.baselines.agent import BaselineAgent, Event, RoundCompleted
@@ -144,6 +145,7 @@ class SimulatedNode:
     exchanges: int = 0  # of earlier incarnations
     sent: int = 0  # bytes, of earlier incarnations
     received: int = 0
+    begun: float = 0.0  # when the round under way began
     rounds: int = 0  # of training that were synced
     failures: int = 0  # rounds in a row that ended in NaN
     metrics: dict[str, float] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class Simulation:
         self.nodes: list[SimulatedNode] = []
         self.lives: list[tuple[float, int, bool]] = []  # when which node came (True) or went
         self.network = Network(seed, link, self._on_event, self._on_step)
+        self.span: Span = unwatched  # is told what takes wall time; to be set before nodes come
         self._config = config or SimulationConfig()
         self._identities: dict[int, tuple[Identity, Peer]] = {}
         self.training = Training(self._config.stack, self._config.engine or local())
@@ -261,11 +264,13 @@ class Simulation:
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass."""
-        self.network.run(seconds)
+        with self.span("events"):
+            self.network.run(seconds)
 
     def run_until(self, condition: Callable[[], bool], limit: float) -> bool:
         """Let time pass until the condition holds; False if it does not within `limit` seconds."""
-        return self.network.run_until(condition, limit)
+        with self.span("events"):
+            return self.network.run_until(condition, limit)
 
     def report(self) -> Report:
         """How the nodes that are up, hostile ones left out, are doing."""
@@ -322,6 +327,7 @@ class Simulation:
                 samples=samples,
                 receipts=receipts,
                 bodies=self._bodies,
+                span=self.span,
             )
         return BaselineAgent(
             swarm,
@@ -353,8 +359,8 @@ class Simulation:
         node.trainee.begin()
         seconds = self._config.train_seconds * node.slowdown
         seconds *= node.rng.uniform(1 - JITTER, 1 + JITTER)
-        begun = max(self.now, self._config.begin)
-        self.call_at(begun + seconds, self._trained, node, node.agent)
+        node.begun = max(self.now, self._config.begin)
+        self.call_at(node.begun + seconds, self._trained, node, node.agent)
 
     def _trained(self, node: SimulatedNode, agent: Participant) -> None:
         """A round ends: compute it, sync it, and begin the next one with what was merged."""
@@ -365,7 +371,8 @@ class Simulation:
             self.call_at(host.frozen, self._trained, node, agent)
             return
         clock = host.clock
-        parameters, samples = node.trainee.finish()
+        with self.span("training"):
+            parameters, samples = node.trainee.finish()
         self.network.note("sync", node.index, sha256(parameters.numpy().data).hexdigest())
         try:
             merged = agent.sync(parameters, samples, clock.read(self.now))
@@ -382,7 +389,8 @@ class Simulation:
                 return
         node.rounds += 1
         if self.now >= node.evaluated + self._config.evaluate_every:
-            node.metrics, node.evaluated = node.learner.evaluate(), self.now
+            with self.span("evaluate"):
+                node.metrics, node.evaluated = node.learner.evaluate(), self.now
         self._publish(node, agent)
         self.network.pump(node.peer.address)
         if merged is not None:
@@ -390,7 +398,8 @@ class Simulation:
 
     def _go_on(self, node: SimulatedNode, merged: Tensor, *, load: bool) -> None:
         if load:
-            node.trainee.load(merged)
+            with self.span("load"):
+                node.trainee.load(merged)
         if isinstance(node.agent, Agent) and isinstance(node.learner, Probing):
             probe = node.agent.probe()
             if probe is not None:

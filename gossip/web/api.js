@@ -28,6 +28,9 @@ export async function ask(path, options = {}) {
   return found;
 }
 
+export const send = (path, file) =>
+  ask(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+
 export const tell = (path, method, body) =>
   ask(path, { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
 

@@ -1,6 +1,6 @@
-// Ask the model: draw what it takes, or write JSON.
+// Ask the model: draw what it takes, give it a file, or write JSON.
 
-import { Refused, ask, tell } from "./api.js";
+import { Refused, ask, send, tell } from "./api.js";
 import { make, title } from "./format.js";
 
 const PIXELS = 280;
@@ -23,19 +23,22 @@ export function open(main) {
 
 function page(asked) {
   const answer = make("div", { "aria-live": "polite" });
-  const predict = async (input) => {
+  const show = async (asking) => {
     try {
-      const found = await tell("predict", "POST", { inputs: [input] });
-      answer.replaceChildren(...told(found));
+      answer.replaceChildren(...told(await asking));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       answer.replaceChildren(make("p", { class: "warn" }, error.message));
     }
   };
-  const drawing = asked.side ? pad(asked, predict) : null;
+  const predict = (input) => show(tell("predict", "POST", { inputs: [input] }));
+  const file = upload((chosen) => show(send("predict", chosen)));
+  // A learner that takes numbers says of what shape; of the others most take files.
+  const first = asked.side ? pad(asked, predict) : asked.shape ? json(asked, predict) : file;
   return [
-    make("div", { class: "try" }, drawing ?? json(asked, predict), answer),
-    ...(drawing ? [make("details", {}, make("summary", {}, "Or write the input"), json(asked, predict))] : []),
+    make("div", { class: "try" }, first, answer),
+    ...(first === file ? [] : [make("details", {}, make("summary", {}, "Or give a file"), file)]),
+    ...(asked.shape && !asked.side ? [] : [make("details", {}, make("summary", {}, "Or write the input"), json(asked, predict))]),
   ];
 }
 
@@ -50,6 +53,15 @@ function told(found) {
       make("meter", { min: 0, max: 1, value: share, "aria-label": `probability of ${label}` }),
       make("span", {}, `${(100 * share).toFixed(1)} %`)));
   return [make("p", { class: "answer", id: "answer" }, prediction.label), ...rows, after];
+}
+
+function upload(predict) {
+  const chosen = make("input", { id: "file", type: "file" });
+  const ask = () => { if (chosen.files.length) predict(chosen.files[0]); };
+  chosen.addEventListener("change", ask);
+  return make("form", { onsubmit: (event) => { event.preventDefault(); ask(); } },
+    make("p", {}, make("label", { for: "file" }, "One input, as a file: a picture, a sound, a text")), make("p", {}, chosen),
+    make("button", { class: "main" }, "Predict"));
 }
 
 function json(asked, predict) {

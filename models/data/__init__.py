@@ -11,6 +11,7 @@ which names the file and the place. Wherever a path is taken, a URL that fsspec 
     sound      WAV
     tables     rows of CSV, JSON lines and Parquet, one after another; arrays of npz
     texts      text files, or directories of them
+    parquet    and what its files claim
     users      LEAF's JSON and MovieLens' ratings: data with an owner
     packages   the local package index of Debian and its kin
     telemetry  what /proc says of this machine

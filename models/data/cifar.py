@@ -77,7 +77,7 @@ def _pickled(data: bytes, place: str | Path) -> Pair:
 
 def _pair(pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Pair:
     images = pixels.reshape(-1, 3, 32, 32) / np.float32(255)
-    return images.astype(np.float32), labels.astype(np.int64)
+    return images.astype(np.float32, copy=False), labels.astype(np.int64)
 
 
 def _scan(data: bytes, place: str | Path) -> None:

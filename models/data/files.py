@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 MOST = 1 << 30  # bytes of a file that is read as a whole; CIFAR's are 31 MB; a guess
+PIECE = 1 << 20  # bytes that are read at once
 MOST_FILES = 1_000_000  # in a directory; a guess
 
 
@@ -20,21 +23,23 @@ class DataError(ValueError):
 class Cursor:
     """Reads bytes from the front, and knows where it is."""
 
-    def __init__(self, data: bytes, place: str | Path) -> None:
-        self.place, self.at = place, 0
-        self._data = data
+    def __init__(self, data: bytes, place: str | Path, at: int = 0) -> None:
+        """The data begin `at` that byte of the place."""
+        self.place, self.at = place, at
+        self._data, self._begin = data, at
 
     @property
     def left(self) -> int:
         """Bytes that are not read yet."""
-        return len(self._data) - self.at
+        return self._begin + len(self._data) - self.at
 
     def take(self, size: int, what: str) -> bytes:
         """The next bytes. Raises DataError if there are fewer."""
         if size > self.left:
             raise self.error(f"{what} takes {size} bytes and {self.left} are left")
         self.at += size
-        return self._data[self.at - size : self.at]
+        end = self.at - self._begin
+        return self._data[end - size : end]
 
     def error(self, problem: str) -> DataError:
         """An error about this place."""
@@ -77,8 +82,12 @@ def opened(place: str | Path) -> Iterator[BinaryIO]:
 
 def contents(place: str | Path, most: int = MOST) -> bytes:
     """All bytes of a file. Raises DataError if there are none, or more than `most`."""
+    found = io.BytesIO()
     with opened(place) as file:
-        data = file.read(most + 1)
+        # Piece by piece: a read of `most` bytes asks for as much memory, however small the file.
+        while piece := file.read(min(PIECE, most + 1 - found.tell())):
+            found.write(piece)
+    data = found.getvalue()
     if len(data) > most:
         raise DataError(f"{place}: at byte {most}: goes on, and {most} bytes are the limit")
     if not data:
@@ -110,6 +119,24 @@ def listing(place: str | Path, endings: tuple[str, ...]) -> list[str]:
     if not found:
         raise DataError(f"{place}: holds no file that ends in {', '.join(endings)}")
     return sorted(found)
+
+
+def matching(place: str | Path, pattern: str) -> list[str]:
+    """Files in a directory, not below it, whose names are like that; sorted. None if there is no
+    such directory."""
+    if not is_url(place):
+        return sorted(str(path) for path in Path(place).glob(pattern) if path.is_file())
+    system, root = _system(place)
+    if not system.isdir(root):
+        return []
+    names = [
+        str(entry["name"]).rstrip("/").rpartition("/")[2]
+        for entry in system.ls(root, detail=True)
+        if entry["type"] == "file"
+    ]
+    return sorted(
+        f"{str(place).rstrip('/')}/{name}" for name in names if fnmatchcase(name, pattern)
+    )
 
 
 def parts(place: str | Path, path: str) -> tuple[str, ...]:

@@ -46,4 +46,4 @@ def images(place: str | Path, labels: str | Path) -> Pair:
         raise DataError(
             f"{labels}: holds {classes.shape} labels for the {len(pictures)} images of {place}"
         )
-    return (pictures / np.float32(255)).astype(np.float32), classes.astype(np.int64)
+    return (pictures / np.float32(255)).astype(np.float32, copy=False), classes.astype(np.int64)

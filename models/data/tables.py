@@ -13,18 +13,22 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from math import isfinite, nan
+from itertools import islice
+from math import isfinite, nan, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from models.data import parquet
 from models.data.files import MOST, DataError, contents, opened
 
 BUCKETS = 32  # flags of a column of texts; two texts raise the same two once in 500 times
 MOST_LINE = 1 << 20  # bytes
-ROWS = 4096  # of Parquet at once
+MOST_ROWS = 1 << 22  # that are held in memory together. A guess.
+ZIPPED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 MISSING = ("", "na", "nan", "null", "none", "?")
 
 Row = Mapping[str, Any]
@@ -42,20 +46,50 @@ def rows(place: str | Path) -> Iterator[Row]:
     raise DataError(f"{place}: ends in none of {', '.join(READERS)}, so its format is unknown")
 
 
+def whole(place: str | Path, most: int = MOST_ROWS) -> list[Row]:
+    """All rows at once, up to `most`; a `stream.Stream` over `rows` takes any number."""
+    found = list(islice(rows(place), most + 1))
+    if len(found) > most:
+        raise DataError(
+            f"{place}: row {most + 1}: goes on, and {most} rows are the limit for what is held in "
+            "memory; stream it (models.data.stream)"
+        )
+    return found
+
+
 def arrays(place: str | Path, most: int = MOST) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file by name, no larger than `most` bytes together."""
     data = contents(place, most)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > most:
-            raise DataError(f"{place}: unpacks to {size} bytes, and {most} are the limit")
+            _look(archive, most, place)
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except DataError:
         raise
     except Exception as error:  # a zip of lies makes NumPy and zipfile raise many things
         raise DataError(f"{place}: at byte 0: is no npz file of plain arrays: {error}") from None
+
+
+def _look(archive: zipfile.ZipFile, most: int, place: str | Path) -> None:
+    """Raises DataError for an archive that unpacks to too much, or to arrays of another size."""
+    entries = archive.infolist()
+    size = sum(entry.file_size for entry in entries)
+    if size > most:
+        raise DataError(f"{place}: unpacks to {size} bytes, and {most} are the limit")
+    for entry in entries:
+        at = f"{place}: at byte {entry.header_offset}: {entry.filename!r}"
+        if entry.compress_type not in ZIPPED:  # the others unpack more at once than was asked for
+            raise DataError(f"{at} is packed in a way that NumPy does not use")
+        with archive.open(entry) as member:
+            version = npy.read_magic(member)
+            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = header(member)
+            values = entry.file_size - member.tell()
+        if dtype.hasobject:
+            raise DataError(f"{at} holds objects, not plain arrays")
+        if prod(shape) * dtype.itemsize != values:
+            raise DataError(f"{at} declares {dtype} {shape}, and {values} bytes are there")
 
 
 def encoded(
@@ -143,22 +177,6 @@ def _json_lines(place: str | Path) -> Iterator[Row]:
             yield row
 
 
-def _parquet(place: str | Path) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException, parquet  # here, not above: it is an extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Parquet needs pyarrow ({error}): pip install 'gossip-learning[parquet]'",
-            name=error.name,
-        ) from error
-    with opened(place) as file:
-        try:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=ROWS):
-                yield from batch.to_pylist()
-        except (ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{place}: is no whole Parquet file: {error}") from None
-
-
 def _lines(file: Any, place: str | Path) -> Iterator[str]:
     """Lines of UTF-8 text, none of them too long to hold."""
     at, index = 0, 0
@@ -178,4 +196,4 @@ def _lines(file: Any, place: str | Path) -> Iterator[str]:
         raise DataError(f"{place}: at byte 0: the file is empty")
 
 
-READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}
+READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".parquet": parquet.rows}

@@ -7,7 +7,7 @@ from pathlib import Path
 from models.data.files import DataError, is_directory, listing, opened, parts, text
 
 ENDINGS = (".txt", ".md", ".py", ".rst", ".csv")
-MOST = 1 << 28  # bytes of a file
+MOST = 1 << 28  # bytes of a file, and characters of all files of a directory
 
 
 def read(place: str | Path) -> dict[str, str]:
@@ -15,12 +15,16 @@ def read(place: str | Path) -> dict[str, str]:
     files (`__init__.py`) are passed over. Raises DataError."""
     if not is_directory(place):
         return {str(place).rpartition("/")[2]: text(place, MOST)}
-    found = {}
+    found, characters = {}, 0
     for path in listing(place, ENDINGS):
         with opened(path) as file:
             empty = not file.read(1)
         if not empty:
-            found["/".join(parts(place, path))] = text(path, MOST)
+            read = text(path, MOST)
+            characters += len(read)
+            if characters > MOST:
+                raise DataError(f"{path}: with it the directory has more than {MOST} characters")
+            found["/".join(parts(place, path))] = read
     if not found:
         raise DataError(f"{place}: all its files are empty")
     return found

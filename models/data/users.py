@@ -10,23 +10,37 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from models.data.files import DataError, opened, text
 
 MOST_LINE = 1 << 12  # bytes
+MOST = 1 << 28  # bytes of LEAF's JSON; a file of FEMNIST has 100 MB
+MOST_CONTAINERS = 1 << 24  # lists and objects in it, which take 3 bytes there and 64 here
+NESTED = 500  # of those within each other; Python's limit is 1,000
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 Samples = tuple[list[Any], list[Any]]
 Rating = tuple[str, str, float]
 
 
 def leaf(place: str | Path) -> dict[str, Samples]:
     """Inputs and targets of each user, in the order of the file. Raises DataError."""
+    written = text(place, MOST)
+    containers = written.count("[") + written.count("{")
+    if containers > MOST_CONTAINERS:
+        raise DataError(
+            f"{place}: holds {containers} lists and objects; {MOST_CONTAINERS} are the limit"
+        )
     try:
-        found = json.loads(text(place))
+        found = json.loads(written)
     except RecursionError:
-        raise DataError(f"{place}: is nested too deeply") from None
+        raise DataError(
+            f"{place}: at character {_too_deep(written)}: is nested too deeply"
+        ) from None
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: at character {error.pos}: {error.msg}") from None
     if not isinstance(found, dict):
@@ -53,14 +67,27 @@ def ratings(place: str | Path) -> Iterator[Rating]:
                 continue
             try:
                 user, item, rating = fields[:3]
-                yield user, item, float(rating)
+                stars = float(rating)
+                if not isfinite(stars):
+                    raise ValueError
             except ValueError:
                 raise DataError(
                     f"{place}: line {index}: is not user, item and rating between tabs, :: or "
                     f"commas: {line[:40]!r}"
                 ) from None
+            yield user, item, stars
         if not index:
             raise DataError(f"{place}: at byte 0: the file is empty")
+
+
+def _too_deep(written: str) -> int:
+    """Where JSON is nested deeper than can be read."""
+    depth = 0
+    for token in TOKEN.finditer(written):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > NESTED:
+            return token.start()
+    return 0
 
 
 def _fields(line: bytes) -> list[str]:

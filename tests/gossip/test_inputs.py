@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from contextlib import suppress
 from io import BytesIO
 
@@ -42,6 +43,21 @@ def test_a_tensor_is_a_batch_whether_its_data_are_nested_or_flat() -> None:
         body = infer(shape=[2, 2], datatype="FP32", data=data)
         assert inputs.tensors(body) == ([[1.0, 2.0], [3.0, 4.0]], None, None)
     assert inputs.tensors(infer(shape=[2], datatype="BYTES", data=["a", "b"]))[0] == ["a", "b"]
+
+
+def test_files_in_a_tensor_are_base64_that_says_so() -> None:
+    files = [b"RIFF\0\xff", b""]
+    coded = [b64encode(file).decode() for file in files]
+    said = {"content_type": "base64"}
+    body = infer(shape=[2], datatype="BYTES", data=coded, parameters=said)
+    assert inputs.tensors(body)[0] == files
+    for parameters in (None, {}, {"content_type": "str"}, "base64"):
+        body = infer(shape=[2], datatype="BYTES", data=coded, parameters=parameters)
+        assert inputs.tensors(body)[0] == coded
+    for broken in ("UklGR", "%%%%", "é"):
+        body = infer(shape=[1], datatype="BYTES", data=[broken], parameters=said)
+        with pytest.raises(PredictionRefused, match="data is not base64"):
+            inputs.tensors(body)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_what_one_draws_is_answered_and_without_the_token_nothing_is(
     visit.page.get_by_label("One input, in JSON").fill("[1, 2]")
     visit.page.locator("form").get_by_role("button", name="Predict").click()
     visit.page.get_by_text("an input cannot be read").wait_for()
+    visit.page.get_by_text("Or give a file").click()
+    word = {"name": "word.wav", "mimeType": "audio/wav", "buffer": b"RIFF"}
+    with visit.page.expect_request("**/api/v1/predict") as sent:
+        visit.page.get_by_label("One input, as a file").set_input_files(word)
+    assert sent.value.post_data_buffer == b"RIFF"
+    assert sent.value.headers["content-type"] == "application/octet-stream"
     # The browser itself writes down that an answer was 400.
     assert [wrong for wrong in visit.wrong if "400 (Bad Request)" not in wrong] == []
     stranger = Visit(browser, node.api | {"token": "guessed"})

@@ -7,8 +7,10 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 import wave
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,11 @@ def test_a_truncated_file_is_refused_wherever_it_ends(name: str, tmp_path: Path)
         ("rows.csv", b'a\n"open', "line 2: unexpected end of data"),
         ("rows.jsonl", b'{"a": 1}\n[1, 2]\n', "line 2: is no object"),
         ("rows.jsonl", b"[" * 100_000, "line 1: is not JSON"),
-        ("leaf.json", b"[" * 100_000, "nested too deeply"),
+        (
+            "leaf.json",
+            b'{"users": "[[", "x": ' + b"[" * 100_000,
+            "at character 5[0-9][0-9]: is nested",
+        ),
         ("leaf.json", b'{"users": ["u", "v"], "num_samples": [1], "user_data": {}}', "2 users"),
         (
             "leaf.json",
@@ -122,6 +128,10 @@ def test_a_truncated_file_is_refused_wherever_it_ends(name: str, tmp_path: Path)
             "user 'u' has 1 inputs, 1 targets and num_samples 9",
         ),
         ("u.data", b"1\t2\t5\n1\t2\tmany\n", "line 2: is not user, item and rating"),
+        ("u.data", b"1\t2\tnan\n", "line 1: is not user, item and rating"),
+        ("rows.csv", b'a\n"' + b"1" * 200_000 + b'"\n', "line 2: field larger than field limit"),
+        ("rows.jsonl", b'{"a": "' + b"1" * tables.MOST_LINE, "line 1: is longer than"),
+        ("rows.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "line 1: is not JSON"),
         ("text.txt", b"caf\xe9", "at byte 3: is not UTF-8"),
     ],
 )
@@ -281,3 +291,71 @@ def test_an_image_in_no_directory_has_no_class(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no file that ends in \.png"):
         folders.files(tmp_path / "empty", folders.IMAGES)
+
+
+def zipped(path: Path, member: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", member)
+    return path
+
+
+def test_an_npz_packed_in_a_way_that_unpacks_without_bound_is_refused(tmp_path: Path) -> None:
+    member = io.BytesIO()
+    np.save(member, np.zeros(1000))
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with pytest.raises(DataError, match=r"bomb\.npz: at byte 0: 'x\.npy' is packed in a way"):
+            tables.arrays(zipped(tmp_path / "bomb.npz", member.getvalue(), method))
+    zipped(tmp_path / "x.npz", member.getvalue())
+    assert tables.arrays(tmp_path / "x.npz")["x"].shape == (1000,)
+
+
+def test_an_npz_whose_array_is_larger_than_its_member_asks_for_no_memory(tmp_path: Path) -> None:
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        member, {"descr": "|u1", "fortran_order": False, "shape": (2**33,)}
+    )
+    place = zipped(tmp_path / "lie.npz", member.getvalue() + b"few")
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            DataError, match=r"'x\.npy' declares uint8 \(8589934592,\), and 3 bytes"
+        ):
+            tables.arrays(place)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_that_are_held_in_memory_are_counted(tmp_path: Path) -> None:
+    place = put(tmp_path, "rows.csv.gz", gzip.compress(b"a\n" + b"1\n" * 1000))
+    assert len(tables.whole(place, most=1000)) == 1000
+    with pytest.raises(DataError, match=r"rows\.csv\.gz: row 1000: goes on, and 999 rows"):
+        tables.whole(place, most=999)
+
+
+def test_leaf_of_millions_of_empty_lists_is_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "MOST_CONTAINERS", 1000)
+    place = put(tmp_path, "leaf.json", b"[" + b"[]," * 1000 + b"1]")
+    with pytest.raises(DataError, match=r"leaf\.json: holds 1001 lists and objects"):
+        users.leaf(place)
+
+
+def test_texts_of_a_directory_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.txt", b"x" * 60)
+    put(tmp_path, "b.txt", b"x" * 60)
+    monkeypatch.setattr(texts, "MOST", 100)
+    with pytest.raises(DataError, match=r"b\.txt: with it the directory has more than 100"):
+        texts.read(tmp_path)
+
+
+def test_an_image_beyond_the_limit_of_its_library_is_refused_as_well(tmp_path: Path) -> None:
+    head = b"\x89PNG\r\n\x1a\n"
+    size = b"IHDR" + struct.pack(">IIBBBBB", 2**15, 2**15, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + size + struct.pack(">I", zlib.crc32(size))
+    place = put(tmp_path, "image.png", head + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4))
+    with pytest.raises(DataError, match=r"image\.png: at byte 0: .*(limit|pixels)"):
+        folders.picture(8, 1)(str(place))
