@@ -27,32 +27,6 @@ BUFFERS = CodecConfig(density=1.0, bits=8)
 BUFFERS_EVERY = 8
 
 
-def write(
-    layout: Layout, n: int, vector: Tensor, reference: Tensor | None, config: CodecConfig
-) -> tuple[bytes, Patch]:
-    """The body of the n-th half: `vector - reference`; the patch is what `read` makes of it."""
-    cut = layout.parameters
-
-    def part(where: slice, config: CodecConfig) -> tuple[bytes, Patch]:
-        return encode(vector[where], config, None if reference is None else reference[where])
-
-    parameters, patch = part(slice(0, cut), config)
-    if not _has_buffers(layout, n):
-        return parameters, patch.padded(layout.size)
-    buffers, rest = part(slice(cut, None), BUFFERS)
-    return varint(len(parameters)) + parameters + buffers, patch.followed_by(rest)
-
-
-def read(layout: Layout, n: int, body: bytes) -> Patch:
-    """Read the body of the n-th half. Raises only CodecError, whatever the bytes."""
-    cut = layout.parameters
-    if not _has_buffers(layout, n):
-        return decode(body, cut).padded(layout.size)
-    reader = Reader(body)
-    parameters = decode(reader.take(reader.varint()), cut)
-    return parameters.followed_by(decode(reader.rest(), layout.size - cut))
-
-
 class Bodies:
     """How links write and read bodies. One object for whoever runs both ends may remember."""
 
@@ -64,12 +38,29 @@ class Bodies:
         reference: Tensor | None,
         config: CodecConfig,
     ) -> tuple[bytes, Patch]:
-        """See `write`."""
-        return write(layout, n, vector, reference, config)
+        """The body of the n-th half: `vector - reference`; the patch is what `read` makes of it."""
+        cut = layout.parameters
+
+        def part(where: slice, config: CodecConfig) -> tuple[bytes, Patch]:
+            return encode(vector[where], config, None if reference is None else reference[where])
+
+        parameters, patch = part(slice(0, cut), config)
+        if not _has_buffers(layout, n):
+            return parameters, patch.padded(layout.size)
+        buffers, rest = part(slice(cut, None), BUFFERS)
+        return varint(len(parameters)) + parameters + buffers, patch.followed_by(rest)
 
     def read(self, layout: Layout, n: int, body: bytes) -> Patch:
-        """See `read`; the patch is not to be written to."""
-        return read(layout, n, body)
+        """Read the body of the n-th half; the patch is not to be written to.
+
+        Raises only CodecError, whatever the bytes.
+        """
+        cut = layout.parameters
+        if not _has_buffers(layout, n):
+            return decode(body, cut).padded(layout.size)
+        reader = Reader(body)
+        parameters = decode(reader.take(reader.varint()), cut)
+        return parameters.followed_by(decode(reader.rest(), layout.size - cut))
 
 
 def _has_buffers(layout: Layout, n: int) -> bool:

@@ -2,8 +2,8 @@
 time.
 
 The simulator is one process of the trace: joining, then events, with training, load, encode,
-decode and merge within, and the looks between. Each node is a process of its own, whose times are
-virtual:
+decode and merge within, and the looks between. Training is there as far as events waited for it.
+Each node is a process of its own, whose times are virtual:
 
     node   training; idle, where it waits for its turn or for others; down; merge, a moment, since
            merging takes no virtual time

@@ -1,6 +1,6 @@
 import torch
 
-from gossip.body import Bodies, read
+from gossip.body import Bodies
 from gossip.codec import CodecConfig
 from gossip.vector import layout
 from sims import bodies
@@ -23,7 +23,7 @@ def test_what_was_written_is_read_as_it_would_be_decoded() -> None:
     again = remembered.read(LAYOUT, 1, copy)  # arrived twice
     assert again is not patch
     assert torch.equal(again.dense(), patch.dense())
-    assert torch.equal(read(LAYOUT, 1, body).dense(), patch.dense())
+    assert torch.equal(Bodies().read(LAYOUT, 1, body).dense(), patch.dense())
 
 
 def test_a_dense_patch_is_decoded_so_that_two_ends_do_not_share_a_reference() -> None:
