@@ -15,7 +15,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Beside(Host):
         self.asked = False  # by the host; read by the thread that trains
         self._answer: asyncio.Future[None] | None = None
 
-    async def merge(self, buffer: Tensor, samples: int) -> SyncCompleted:
+    def merge(self, buffer: Tensor, samples: int) -> SyncCompleted:
         """Sync the model in the buffer, and turn it into the change that this makes, if any."""
         merged = self.sync(buffer, samples)
         if merged is not buffer:
@@ -84,10 +84,6 @@ class Beside(Host):
             traffic.bytes_sent,
             traffic.bytes_received,
         )
-
-    async def report(self) -> dict[str, object]:
-        """`status`, for another thread."""
-        return self.status()
 
     def answered(self) -> None:
         """What `asked` asked for is in `local`."""
@@ -146,18 +142,20 @@ class Background:
         self.host.local = kept  # here and not there: an answer that lags must not undo a later one
         self._soon(self.host.answered)
 
-    def call(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Have the host do it; ask `ready`, and `result`."""
+    def call(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have the host's thread do it; ask `ready`, and `result`.
+
+        It is a function and no coroutine: of what a loop takes on while it ends it may finish
+        nothing, and a coroutine that is never run is complained about.
+        """
         if self._loop is None:
-            work.close()
             raise RuntimeError("the network runs inside `with gossip.join(...) as peer:` only")
+        called: Future[Result] = Future()
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._loop.call_soon_threadsafe(_do, work, called)
         except RuntimeError:  # the loop is closed
-            work.close()
-            never: Future[Result] = Future()
-            never.cancel()
-            return never
+            called.cancel()
+        return called
 
     def ready(self, called: Future[Result]) -> bool:
         """Whether `result` would not wait."""
@@ -211,3 +209,12 @@ class Background:
     async def _listen(self) -> None:
         async for event in self.host.events():
             self.events.append(event)
+
+
+def _do(work: Callable[[], Result], called: Future[Result]) -> None:
+    try:
+        called.set_result(work())
+    except BaseException as error:
+        called.set_exception(error)
+        if not isinstance(error, Exception):
+            raise

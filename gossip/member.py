@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 import torch
 
@@ -71,7 +72,7 @@ class Member:
     def status(self) -> dict[str, object]:
         """What `gossip status --json` prints; once the network broke, `lost` says why."""
         if self._lost is None:
-            called = self._network.call(self._host.report())
+            called = self._network.call(self._host.status)
             try:
                 return self._network.result(called)
             except NetworkLost as lost:
@@ -141,7 +142,9 @@ class Member:
         if self._merging is None and self._lost is None:
             if not changed:
                 self._training.flatten(self._buffer)
-            self._merging = self._network.call(self._host.merge(self._buffer, self._samples))
+            self._merging = self._network.call(
+                partial(self._host.merge, self._buffer, self._samples)
+            )
             self._samples = 0
         return changed
 

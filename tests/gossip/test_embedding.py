@@ -270,7 +270,8 @@ def test_who_does_not_step_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
     with gossip.join(ours, optimizer=optimizer, config=config) as peer:
         for samples in training(ours, optimizer, steps=3):
             peer.step(samples)
-        peer._network.result(peer._network.call(asked_soon(peer)))
+        peer._network.result(peer._network.call(lambda: ask(peer)))
+        eventually("it asks", lambda: peer._host.asked)
         begun = time.monotonic()
     assert time.monotonic() - begun < PATIENCE / 3
     saved = checkpoint.load(tmp_path / NAME)
@@ -278,11 +279,9 @@ def test_who_does_not_step_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
     assert any("momentum" in name for name in saved.tensors)
 
 
-async def asked_soon(peer: gossip.Member) -> None:
-    """The host asks for what training keeps, and nobody answers."""
+def ask(peer: gossip.Member) -> None:
+    """Have the host ask for what training keeps; nobody answers."""
     peer._pending = asyncio.create_task(peer._host.save())  # type: ignore[attr-defined]
-    await asyncio.sleep(0)
-    assert peer._host.asked
 
 
 def test_a_state_that_holds_nan_is_not_kept(tmp_path: Path) -> None:

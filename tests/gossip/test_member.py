@@ -119,11 +119,7 @@ def test_two_members_come_together_in_their_mean() -> None:
 
 def public(member: Member) -> Tensor:
     """A copy of `x`, made in the network's thread: elsewhere it is seen in the middle of a sync."""
-
-    async def copied() -> Tensor:
-        return member._host.agent.x.clone()
-
-    return member._network.call(copied()).result()
+    return member._network.call(lambda: member._host.agent.x.clone()).result()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
